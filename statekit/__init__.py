@@ -1,0 +1,60 @@
+"""statekit keeps the status columns of SQLAlchemy applications true.
+
+Everything public is a name of this package. What needs SQLAlchemy's ORM is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from statekit.errors import IllegalTransition, StatekitError, TableError
+from statekit.table import Transition, TransitionTable
+
+if TYPE_CHECKING:
+    from statekit.guards.asking import available as available
+    from statekit.guards.asking import can as can
+    from statekit.guards.attach import Guarded as Guarded
+    from statekit.guards.attach import guard as guard
+    from statekit.observe.operation import operation as operation
+    from statekit.stale import ConcurrentTransition as ConcurrentTransition
+    from statekit.totals import counts as counts
+
+__version__ = "0.1.0"
+
+_LOADED_WHEN_ASKED_FOR = {
+    "ConcurrentTransition": "statekit.stale",
+    "Guarded": "statekit.guards.attach",
+    "available": "statekit.guards.asking",
+    "can": "statekit.guards.asking",
+    "counts": "statekit.totals",
+    "guard": "statekit.guards.attach",
+    "operation": "statekit.observe.operation",
+}
+
+__all__ = [
+    "ConcurrentTransition",
+    "Guarded",
+    "IllegalTransition",
+    "StatekitError",
+    "TableError",
+    "Transition",
+    "TransitionTable",
+    "available",
+    "can",
+    "counts",
+    "guard",
+    "operation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LOADED_WHEN_ASKED_FOR.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,136 @@
+"""Every error that statekit raises; each carries what it says as data, so that no program has to read its text.
+
+This module imports nothing of SQLAlchemy, because :mod:`statekit.table` stands on it. The one error that is also an
+error of SQLAlchemy, :class:`~statekit.stale.ConcurrentTransition`, is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from statekit.stale import ConcurrentTransition as ConcurrentTransition
+
+Pair = tuple[str | None, str | None]
+"""A move, as ``(source, target)``: each the text that the database stores, None for NULL, and a source of None for a
+new row."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ConcurrentTransition":
+        from statekit.stale import ConcurrentTransition
+
+        return ConcurrentTransition
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def show_state(state: str | None) -> str:
+    """Return a state as messages show it: its text, and NULL for None."""
+    return "NULL" if state is None else state
+
+
+def show_pairs(pairs: Mapping[Pair, int]) -> str:
+    """Return counted moves on one line, the most frequent first.
+
+    >>> show_pairs({("PROMOTED", "SPAM_REVIEW"): 5, (None, "COMPLETED"): 1})
+    'PROMOTED → SPAM_REVIEW: 5, NULL → COMPLETED: 1'
+    """
+    ordered = sorted(pairs.items(), key=lambda item: -item[1])
+    return ", ".join(f"{show_state(s)} → {show_state(t)}: {n}" for (s, t), n in ordered)
+
+
+class StatekitError(Exception):
+    """The base of every error that statekit raises."""
+
+
+class TableError(StatekitError, ValueError):
+    """A declaration is wrong: a transition table, or a guard that does not fit its column.
+
+    It is raised where the declaration is made, or when SQLAlchemy configures the mapper, never at a flush.
+    """
+
+
+class IllegalTransition(StatekitError):
+    """A write would make a move that the transition table does not allow.
+
+    ``str()`` says which row, which move, what is allowed, and how many other rows were refused with it.
+
+    Attributes:
+        model (str): name of the mapped class, or of the table where no class is mapped to it.
+        attribute (str): name of the attribute, or of the column where no class is mapped.
+        identity (tuple | None): primary key of the first refused row, as ``inspect(obj).identity``; None where the row
+            has none yet.
+        source (str | None): the state that the first refused row is in; None for NULL and for a new row.
+        target (str | None): the state it was to get; None for NULL.
+        allowed (tuple[str | None, ...]): the states that the row may move to (for a new row: start in).
+        pairs (Counter[tuple[str | None, str | None]]): number of refused rows for each (source, target), all of the
+            flush or statement together.
+        identities (tuple[tuple, ...]): primary keys of the refused rows, so far as they are known.
+        new (bool): whether the refused rows are new ones, refused by the initial states.
+        also (tuple[IllegalTransition, ...]): errors for what was refused in the same flush on other models, on other
+            attributes, or as a new row.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        attribute: str,
+        identity: tuple[Any, ...] | None,
+        source: str | None,
+        target: str | None,
+        allowed: Iterable[str | None],
+        pairs: Mapping[Pair, int] | None = None,
+        identities: Iterable[tuple[Any, ...]] = (),
+        new: bool = False,
+        hint: str = "",
+        key_names: tuple[str, ...] = (),
+    ) -> None:
+        self.model = model
+        self.attribute = attribute
+        self.identity = identity
+        self.source = source
+        self.target = target
+        self.allowed = tuple(allowed)
+        self.pairs: Counter[Pair] = Counter(pairs if pairs is not None else {(source, target): 1})
+        self.identities = tuple(identities) or ((identity,) if identity is not None else ())
+        self.new = new
+        self.hint = hint
+        self.key_names = key_names
+        self.also: tuple[IllegalTransition, ...] = ()
+        super().__init__(self._text())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are pickled by calling the class with self.args; ours takes keywords only.
+        return _rebuild, (type(self), self.__dict__.copy())
+
+    def _text(self) -> str:
+        allowed = ", ".join(show_state(s) for s in self.allowed) or "nothing"
+        target = show_state(self.target)
+        where = f"{self._row()}.{self.attribute}"
+        if self.new:
+            text = f"{where}: a new row cannot start in {target}; allowed: {allowed}."
+        else:
+            source = show_state(self.source)
+            text = f"{where}: cannot move from {source} to {target}; allowed from {source}: {allowed}."
+        total = sum(self.pairs.values())
+        if total > 1:
+            text += f" {total:,} rows were refused ({show_pairs(self.pairs)})."
+        return f"{text} {self.hint}" if self.hint else text
+
+    def _row(self) -> str:
+        if self.identity is None:
+            return self.model
+        if len(self.key_names) == len(self.identity):
+            named = zip(self.key_names, self.identity, strict=True)
+            return f"{self.model}({', '.join(f'{name}={value!r}' for name, value in named)})"
+        return f"{self.model}({', '.join(map(repr, self.identity))})"
+
+
+def _rebuild(cls: type[IllegalTransition], data: dict[str, Any]) -> IllegalTransition:
+    error = cls.__new__(cls)
+    error.__dict__.update(data)
+    Exception.__init__(error, error._text())
+    return error

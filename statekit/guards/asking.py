@@ -1,0 +1,85 @@
+"""Asking what may happen next, without doing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import InstanceState, QueryableAttribute
+from sqlalchemy.orm.base import NO_VALUE
+
+from statekit.errors import StatekitError
+from statekit.guards.guard import NOT_KNOWN
+from statekit.guards.watch import Watch, watches
+from statekit.table import Transition
+from statekit.table.names import as_text
+
+
+def available(obj: object, attribute: QueryableAttribute[Any] | str | None = None) -> tuple[Transition, ...]:
+    """Return the transitions that an object may make next.
+
+    What counts is the state that its row is in, because that is what the next flush is judged by, whatever was assigned
+    since. An object that has no row yet is taken to be in the state that it will be inserted in.
+
+    Args:
+        obj: an object of a guarded class.
+        attribute: which guarded attribute, such as ``Message.status`` or ``"status"``; needed only where there are
+            several.
+
+    Returns:
+        The transitions out of its state, in the order of the table; empty for a final state.
+
+    Raises:
+        StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
+    """
+    watch, state = _watch(obj, attribute)
+    source = _state_of_row(watch, state)
+    guard = watch.guard
+    return tuple(each for each in guard.table.transitions if guard.states.texts[as_text(each.source)] == source)
+
+
+def can(obj: object, target: Any, attribute: QueryableAttribute[Any] | str | None = None) -> bool:
+    """Return whether an object may move to a state next.
+
+    Args:
+        obj: an object of a guarded class.
+        target: the state, as the attribute takes it or as text.
+        attribute: which guarded attribute; needed only where there are several.
+
+    Returns:
+        False as well for the state that the object is in: staying there is no transition.
+
+    Raises:
+        StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
+    """
+    watch, state = _watch(obj, attribute)
+    return (_state_of_row(watch, state), watch.guard.states.text(target)) in watch.guard.legal
+
+
+def _watch(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tuple[Watch, InstanceState[Any]]:
+    state: Any = sa.inspect(obj, raiseerr=False)
+    found = watches(type(obj)) if isinstance(state, InstanceState) else ()
+    key = attribute if attribute is None or isinstance(attribute, str) else attribute.key
+    chosen = [watch for watch in found if key in (None, watch.key)]
+    if len(chosen) != 1:
+        names = ", ".join(watch.key for watch in found)
+        has = f"has several guarded attributes, of which one must be named: {names}" if found else "has no guard"
+        asked = f" called {key!r}" if key is not None and found else ""
+        has = f"has no guarded attribute{asked}; it has: {names}" if asked else has
+        raise StatekitError(f"{type(obj).__name__} {has}.")
+    return chosen[0], state
+
+
+def _state_of_row(watch: Watch, state: InstanceState[Any]) -> Any:
+    """Return the text of the state that the object's row is in, or will be inserted in."""
+    value = state.committed_state.get(watch.key, NO_VALUE)
+    if state.key is None or value is NO_VALUE:
+        if state.key is not None and watch.key in state.committed_state:
+            raise StatekitError(
+                f"{watch.model}.{watch.key} was assigned before its state was loaded: flush or refresh the object."
+            )
+        value = getattr(state.obj(), watch.key)
+        if value is None and state.key is None:
+            default = watch.guard.default
+            return None if default is NOT_KNOWN else default
+    return watch.guard.states.text(value)

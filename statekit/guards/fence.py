@@ -1,0 +1,216 @@
+"""Ring 2, the fence: every compiled UPDATE of a guarded table carries the legality of its move in its WHERE.
+
+The predicate is added when SQLAlchemy compiles the statement, once; its compiled cache does the rest, and a statement
+that updates no guarded table pays nothing. Because the database evaluates it against the row as it then is, two
+sessions that race never add up to an illegal move. For a column ``status`` it reads::
+
+    :leeway = 2                                          -- open: the mode is "observe"
+    OR CASE :status WHEN 'PROMOTED' THEN status IN ('READY') WHEN … END
+    OR (:leeway = 1 AND status IS NOT DISTINCT FROM :status)   -- a statement may write the state that a row has
+
+It leans on names of SQLAlchemy that are not public: ``ClauseElement._compiler_dispatch``, ``BindParameter._is_crud``,
+``Update._values``, ``Update._ordered_values`` and ``_with_binary_element_type``. ``tests/guards/test_private_names.py``
+pins each of them, and :func:`install` refuses to start if a compiled UPDATE does not carry the predicate.
+"""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.elements import BindParameter, ColumnElement
+
+from statekit.errors import StatekitError
+from statekit.guards import compiled
+from statekit.guards.guard import Guard, guards_of, root_table
+
+STRICT, STAY, OPEN = 0, 1, 2
+"""How much the fence lets through: legal moves only; rows that keep their state as well; everything."""
+
+TRIED_DIALECTS = ("sqlite", "postgresql", "default")
+
+flush_leeway: ContextVar[Callable[[Guard], int] | None] = ContextVar("statekit_flush_leeway", default=None)
+"""How much the fence lets through for the flush that is under way; None outside of flushes of guarded objects.
+
+A flush writes a state only where that changed, so that a row which already has it was moved by somebody else: there the
+fence is strict, and the lost race is seen."""
+
+_warned: set[str] = set()
+
+
+class Fence(ColumnElement[bool]):
+    """The predicate for one guarded column of one UPDATE; it renders itself after SET, and so sees what SET made."""
+
+    inherit_cache = False
+    type = sa.Boolean()
+    _is_implicitly_boolean = True
+
+    def __init__(self, guard: Guard, target: Any) -> None:
+        self.guard = guard
+        self.target = target
+
+    def self_group(self, against: Any = None) -> Any:
+        return self
+
+
+def leeway(guard: Guard) -> BindParameter[int]:
+    """Return the parameter that says how much the fence lets through, asked anew for each set of parameters.
+
+    Its name is random: a parameter that anybody could name would be a way past the guard.
+    """
+
+    def now() -> int:
+        of_flush = flush_leeway.get()
+        if of_flush is not None:
+            return of_flush(guard)
+        return OPEN if guard.mode == "observe" else STAY
+
+    return sa.bindparam(_LEEWAY, callable_=now, type_=sa.Integer(), unique=True)
+
+
+_LEEWAY = "statekit_" + secrets.token_hex(4)
+
+
+@compiles(Fence)
+def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
+    kw.pop("from_linter", None)
+    guard = fence.guard
+    column = fence.target.c[guard.column.key]
+    value = _new_value(compiler, compiler.stack[-1]["selectable"], column)
+    if value is None:
+        return ""  # this UPDATE does not set the column
+    _warn_if_untried(compiler.dialect.name)
+    if compiler.dialect.name == "postgresql":
+        value = sa.cast(value, guard.column.type)  # else $1 has no type where it stands alone
+    else:
+        value = value.self_group()
+
+    def render(element: Any) -> str:
+        return str(compiler.process(element, **kw))
+
+    def literal(state: str | None) -> str:
+        python_value = guard.states.values[state]
+        try:
+            text = str(compiler.process(sa.literal(python_value, guard.column.type), literal_binds=True))
+        except Exception:  # the type has no literals
+            text = ""
+        if not text or "%(" in text or "__[" in text:  # the last two would be taken for parameters at the execution
+            return render(sa.bindparam("statekit_state", python_value, type_=guard.column.type, unique=True))
+        return text
+
+    def in_one_of(states: Iterable[str | None]) -> str:
+        states = list(states)
+        named = [literal(state) for state in states if state is not None]
+        parts = [f"{render(column)} IN ({', '.join(named)})"] if named else []
+        return " OR ".join(parts + [f"{render(column)} IS NULL"] * (None in states))
+
+    new, how_much = render(value), render(leeway(guard))
+    whens = "".join(
+        f" WHEN {literal(target)} THEN {in_one_of(sources)}"
+        for target, sources in guard.sources.items()
+        if target is not None
+    )
+    parts = [f"{how_much} = {OPEN}"]
+    if whens:
+        parts.append(f"CASE {new}{whens} END")
+    if None in guard.sources:
+        parts.append(f"{new} IS NULL AND ({in_one_of(guard.sources[None])})")
+    # SQLite's compiler loses literal_binds on its own way to render IS NOT DISTINCT FROM, so that it is written here.
+    same = {"sqlite": "IS", "mysql": "<=>", "mariadb": "<=>"}.get(compiler.dialect.name, "IS NOT DISTINCT FROM")
+    parts.append(f"{how_much} = {STAY} AND {render(column)} {same} {new}")
+    return f"({' OR '.join(parts)})"
+
+
+def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> Any:
+    """Return what the UPDATE that is being compiled sets the column to, or None where it does not set it.
+
+    A plain value is found as the very parameter that the SET clause made, so that each set of parameters is judged by
+    its own; what ``onupdate=`` put there is found in the same way. An expression is used as it stands.
+    """
+    explicit = dict(getattr(statement, "_ordered_values", None) or statement._values or {})  # on 2.0, on 2.1
+    for key, value in explicit.items():
+        if _names_column(key, column):
+            if not isinstance(value, BindParameter):
+                return value
+            made = compiler.binds.get(value.key)  # absent where literals are rendered in the statement
+            if made is not None:
+                return made
+            return value._with_binary_element_type(column.type) if value.type._isnull else value
+    keys, made = compiler.column_keys, compiler.binds.get(column.key)
+    on_update = getattr(column, "onupdate", None)
+    if made is not None and made._is_crud and (keys is None or column.key in keys or on_update is not None):
+        return made
+    if on_update is not None and on_update.is_clause_element and (keys is not None or explicit):
+        return on_update.arg.self_group()
+    return None
+
+
+def _names_column(key: Any, column: Any) -> bool:
+    if isinstance(key, str):
+        return bool(key == column.key)
+    return key.key == column.key and root_table(key.table) is root_table(column.table)
+
+
+def _warn_if_untried(dialect: str) -> None:
+    if dialect not in TRIED_DIALECTS and dialect not in _warned:
+        _warned.add(dialect)
+        warnings.warn(
+            f"statekit: the fence around UPDATE statements was not tried on {dialect!r} (tried: PostgreSQL, SQLite). "
+            "Objects are judged there as everywhere.",
+            stacklevel=2,
+        )
+
+
+def _fenced(update: Any, compiler: SQLCompiler) -> Any:
+    compiled.note(compiler, root_table(update.table))
+    guards = guards_of(update.table)
+    return update.where(*[Fence(guard, update.table) for guard in guards]) if guards else update
+
+
+def _wrap(construct: Any, rewrite: Callable[[Any, SQLCompiler], Any]) -> None:
+    """Have ``rewrite`` see each element of a class before it is compiled, outside of every other ``@compiles``."""
+    # This makes SQLAlchemy's dispatcher exist with all earlier hooks; later ones only change what is inside of it.
+    compiles(construct, "-statekit-")(lambda *args, **kw: None)
+    inner = construct._compiler_dispatch
+
+    def dispatch(element: Any, compiler: SQLCompiler, **kw: Any) -> Any:
+        return inner(rewrite(element, compiler), compiler, **kw)
+
+    construct._compiler_dispatch = _installed[construct] = dispatch
+
+
+_installed: dict[Any, Any] = {}
+
+
+def install() -> None:
+    """Install the fence, once; called by the first guard and never by an import."""
+    if not _installed:
+        _wrap(Update, _fenced)
+
+
+def check(guard: Guard) -> None:
+    """Compile one UPDATE and refuse to go on if the fence is not in it.
+
+    Raises:
+        StatekitError: this SQLAlchemy compiles an UPDATE in a way that statekit does not know, or somebody called
+            ``sqlalchemy.ext.compiler.deregister(Update)``.
+    """
+    statement = guard.column.table.update().values({guard.column.key: sa.null()})
+    if f" = {OPEN}" not in str(statement):
+        raise StatekitError(
+            f"statekit cannot hold UPDATE statements with SQLAlchemy {sa.__version__}: a compiled UPDATE of "
+            f"{guard.column.table.fullname!r} does not carry the guard's predicate. If the process calls "
+            "sqlalchemy.ext.compiler.deregister(Update), take that out; otherwise report it, with the version."
+        )
+
+
+def is_in_force() -> bool:
+    """Return whether the fence is still the one that compiles UPDATE."""
+    return all(construct._compiler_dispatch is dispatch for construct, dispatch in _installed.items())

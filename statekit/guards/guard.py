@@ -1,0 +1,218 @@
+"""A guard: one column held to one transition table, and where to find it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet
+
+import sqlalchemy as sa
+from sqlalchemy.sql.selectable import FromClause
+
+from statekit.errors import IllegalTransition, Pair, TableError
+from statekit.guards.states import ColumnStates
+from statekit.observe.modes import OnIllegal
+from statekit.observe.moves import Move
+from statekit.observe.operation import current_on_illegal, current_operation
+from statekit.table import TransitionTable
+
+INFO_KEY = "statekit"
+"""The key in ``Column.info`` under which a column keeps its guard; ``Table.to_metadata()`` copies it."""
+
+NOT_KNOWN = object()
+"""Stands for a state that is not known in Python."""
+
+_serial = itertools.count()
+
+
+class Guard:
+    """One column held to one transition table; made by :func:`statekit.guard`, never by hand.
+
+    Attributes:
+        column: the guarded column.
+        table: the transition table, as declared.
+        model: name of the class that declared it, or of the table.
+        attribute: name of the attribute, or of the column.
+        legal: the legal moves, as pairs of the text that the database stores.
+        sources: for each target, the sources from which it is legal, in declared order.
+        initial: the states in which a new row may start.
+    """
+
+    def __init__(
+        self,
+        column: sa.Column[Any],
+        table: TransitionTable,
+        *,
+        model: str,
+        attribute: str,
+        on_illegal: OnIllegal,
+        steps: bool,
+    ) -> None:
+        where = f"{model}.{attribute}"
+        self.column = column
+        self.table = table
+        self.model = model
+        self.attribute = attribute
+        self.on_illegal = on_illegal
+        self.steps = steps
+        self.subject = (model, attribute, column.table.fullname, next(_serial))
+        """What counts are kept by: plain data, so that a count does not keep a class alive."""
+        self.states = ColumnStates(column, table, where)
+        texts = self.states.texts
+        self.legal = frozenset((texts[source], texts[target]) for source, target in table.pairs)
+        self.sources: dict[str | None, list[str | None]] = {}
+        self._targets: dict[str | None, tuple[str | None, ...]] = {}
+        for source in table.states:
+            self._targets[texts[source]] = tuple(texts[target] for target in table.targets(source))
+        for source, target in table.pairs:
+            self.sources.setdefault(texts[target], []).append(texts[source])
+        self.initial: dict[str | None, None] = {texts[state]: None for state in table.initial}
+        if None in self.states.values and column.nullable is False:
+            raise TableError(f"{where}: NULL is a state of the table, and the column is NOT NULL. Leave it out.")
+        self.default = self._scalar_default(where)
+        """The state that a new row gets from the column's plain default; NOT_KNOWN where only the INSERT shows it."""
+
+    def _scalar_default(self, where: str) -> Any:
+        default: Any = self.column.default
+        if default is not None and default.is_scalar:
+            text = self.states.text(default.arg)
+            if text not in self.states.values:
+                raise TableError(
+                    f"{where}: the column's default {default.arg!r} is no state of the table. Its states: "
+                    f"{', '.join(map(str, self.states.texts))}."
+                )
+            return text
+        if default is not None or self.column.server_default is not None:
+            return NOT_KNOWN
+        return None
+
+    def __repr__(self) -> str:
+        return f"<statekit guard {self.model}.{self.attribute}: {self.table!r}>"
+
+    @property
+    def mode(self) -> OnIllegal:
+        """What an illegal move leads to here and now: the innermost operation says, else the guard."""
+        return current_on_illegal() or self.on_illegal
+
+    def allowed(self, source: str | None, *, new: bool) -> tuple[str | None, ...]:
+        """Return the states that a row in ``source`` may move to, or that a new row may start in."""
+        return tuple(self.initial) if new else self._targets.get(source, ())
+
+    def move(
+        self,
+        kind: Any,
+        pair: Pair,
+        identities: Iterable[tuple[Any, ...] | None],
+        *,
+        new: bool = False,
+        mode: str,
+        model: str | None = None,
+    ) -> Move:
+        """Return what the hook is told about rows that made, or were refused, the same move."""
+        rows = tuple(identities)
+        operation = current_operation()
+        source, target = pair
+        return Move(
+            kind=kind,
+            subject=self.subject,
+            model=model or self.model,
+            attribute=self.attribute,
+            source=source,
+            target=target,
+            new=new,
+            identities=rows,
+            number=len(rows),
+            allowed=self.allowed(source, new=new),
+            mode=mode,
+            operation=operation.name if operation is not None else None,
+        )
+
+
+_named: WeakSet[Guard] = WeakSet()
+
+
+def register(guard: Guard) -> None:
+    """Make the guard known to everything that looks for one by column or by name."""
+    guard.column.info[INFO_KEY] = guard
+    _named.add(guard)
+
+
+def unregister(guard: Guard) -> None:
+    """Take a guard back whose declaration failed."""
+    guard.column.info.pop(INFO_KEY, None)
+    _named.discard(guard)
+
+
+def guard_of(column: Any) -> Guard | None:
+    """Return the guard of a column, or None."""
+    guard = getattr(column, "info", {}).get(INFO_KEY)
+    return guard if isinstance(guard, Guard) else None
+
+
+def all_guards() -> list[Guard]:
+    """Return every guard that is in force."""
+    return list(_named)
+
+
+def guards_of(target: Any) -> list[Guard]:
+    """Return the guards of a table, an alias of one, or a bare ``table()`` that names one.
+
+    A column knows its guard itself, and so does its copy in another MetaData. A bare ``sqlalchemy.table()``, and a
+    ``Table`` that no class is mapped to, are the guarded table if schema and name are the same; a Table with a class
+    of its own is a model of its own, to be guarded by its own declaration.
+    """
+    table = root_table(target)
+    columns = getattr(table, "columns", ())
+    own = [guard for column in columns if (guard := guard_of(column)) is not None]
+    if own or not _named:
+        return own
+    name, schema = getattr(table, "name", None), getattr(table, "schema", None)
+    twins = [
+        guard
+        for guard in _named
+        if guard.column.table.name == name and guard.column.table.schema == schema and guard.column.key in table.columns
+    ]
+    if twins and isinstance(table, sa.Table) and _is_mapped(table):
+        return []
+    return twins
+
+
+def root_table(target: Any) -> FromClause:
+    """Return the table behind an alias (or an annotated copy) of it."""
+    while not isinstance(target, sa.Table) and getattr(target, "element", None) is not None:
+        target = target.element
+    return target  # type: ignore[no-any-return]
+
+
+def _is_mapped(table: sa.Table) -> bool:
+    from sqlalchemy.orm.mapper import _all_registries
+
+    return any(table in mapper.tables for registry in _all_registries() for mapper in registry.mappers)
+
+
+def illegal_transition(
+    guard: Guard,
+    refused: list[tuple[Pair, tuple[Any, ...] | None]],
+    *,
+    new: bool,
+    model: str,
+    key_names: tuple[str, ...],
+    hint: str = "",
+) -> IllegalTransition:
+    """Return the error that names refused rows of one guard, in the order given."""
+    (source, target), identity = refused[0]
+    return IllegalTransition(
+        model=model,
+        attribute=guard.attribute,
+        identity=identity,
+        source=source,
+        target=target,
+        allowed=guard.allowed(source, new=new),
+        pairs=Counter(pair for pair, _ in refused),
+        identities=[row for _, row in refused if row is not None],
+        new=new,
+        hint=hint,
+        key_names=key_names,
+    )

@@ -1,0 +1,157 @@
+"""What a flush has to say: moves for the hook, and the errors that name the refused rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.orm import InstanceState
+
+from statekit.errors import IllegalTransition, Pair, StatekitError, show_state
+from statekit.guards.guard import illegal_transition
+from statekit.guards.watch import Watch
+from statekit.observe.modes import OnIllegal
+from statekit.observe.moves import Kind, Move, allowed_moves_are_wanted, publish
+from statekit.stale import ConcurrentTransition
+
+State = InstanceState[Any]
+Refusal = tuple[Pair, State, str]
+
+
+class Report:
+    """Collects what became of the rows of one flush.
+
+    Args:
+        mode: returns what an illegal move of a guarded attribute leads to in this flush.
+    """
+
+    def __init__(self, mode: Callable[[Watch], OnIllegal]) -> None:
+        self._mode = mode
+        self._done: dict[tuple[Kind, Watch, Pair, bool], list[State]] = {}
+        self._refused: dict[tuple[Watch, bool], list[Refusal]] = {}
+        self._lost: dict[Watch, list[State]] = {}
+        self.counts_allowed = allowed_moves_are_wanted()
+
+    def done(self, kind: Kind, watch: Watch, pair: Pair, state: State, *, new: bool = False) -> None:
+        """Note a row that is to move, or to be created, and will be reported once the flush has written it."""
+        if kind != "allowed" or (self.counts_allowed and not new):
+            self._done.setdefault((kind, watch, pair, new), []).append(state)
+
+    def refuse(self, watch: Watch, pair: Pair, state: State, *, new: bool = False, hint: str = "") -> None:
+        """Note a row that must not be written."""
+        self._refused.setdefault((watch, new), []).append((pair, state, hint))
+
+    def lose(self, watch: Watch, state: State) -> None:
+        """Note a row that another transaction moved to the same state first."""
+        self._lost.setdefault(watch, []).append(state)
+
+    def settle(self, *, may_skip: bool) -> list[State]:
+        """Count and log the refused rows, and raise if one of them cannot be skipped.
+
+        Args:
+            may_skip: whether rows can still be left out: only before the flush writes.
+
+        Returns:
+            The objects to skip.
+
+        Raises:
+            IllegalTransition: names every refused row of the flush.
+            ConcurrentTransition: no row was refused, and one lost a race.
+        """
+        refused, self._refused = self._refused, {}
+        fatal: dict[tuple[Watch, bool], list[Refusal]] = {}
+        skipped: dict[tuple[Watch, bool], list[Refusal]] = {}
+        for key, refusals in refused.items():
+            for refusal in refusals:
+                skip = may_skip and self._mode(key[0]) == "skip" and refusal[1].key is not None
+                (skipped if skip else fatal).setdefault(key, []).append(refusal)
+        # If the flush is refused, nothing of it is skipped: what would have been comes again with the next attempt.
+        publish(self._blocked(fatal or skipped))
+        if fatal:
+            raise self._error(fatal)
+        if self._lost:
+            watch, states = next(iter(self._lost.items()))
+            raise self.concurrent(watch, states)
+        return [state for refusals in skipped.values() for _, state, _ in refusals]
+
+    def concurrent(self, watch: Watch, states: list[State], *, certain: bool = True) -> ConcurrentTransition:
+        """Return the error for rows that lost a race and are where they were to go.
+
+        Args:
+            certain: whether each of them lost it; else it is not known which, and the error names none.
+        """
+        return ConcurrentTransition(
+            model=watch.model,
+            attribute=watch.guard.attribute,
+            target=watch.guard.states.text(states[0].dict.get(watch.key)),
+            identities=[row for state in states if certain and (row := watch.identity(state)) is not None],
+        )
+
+    def publish_done(self) -> None:
+        """Tell the hook what was written."""
+        publish(
+            [
+                watch.guard.move(
+                    kind,
+                    pair,
+                    [watch.identity(state) for state in states],
+                    new=new,
+                    mode=self._mode(watch),
+                    model=watch.model,
+                )
+                for (kind, watch, pair, new), states in self._done.items()
+            ]
+        )
+
+    def _blocked(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> list[Move]:
+        moves = []
+        for (watch, new), refusals in refused.items():
+            by_pair: dict[Pair, list[State]] = {}
+            for pair, state, _ in _in_order(watch, refusals):
+                by_pair.setdefault(pair, []).append(state)
+            for pair, states in by_pair.items():
+                identities = [watch.identity(state) for state in states]
+                moves.append(
+                    watch.guard.move("blocked", pair, identities, new=new, mode=self._mode(watch), model=watch.model)
+                )
+        return moves
+
+    def _error(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> StatekitError:
+        errors: list[IllegalTransition] = []
+        for (watch, new), refusals in refused.items():
+            ordered = _in_order(watch, refusals)
+            errors.append(
+                illegal_transition(
+                    watch.guard,
+                    [(pair, watch.identity(state)) for pair, state, _ in ordered],
+                    new=new,
+                    model=watch.model,
+                    key_names=watch.key_names,
+                    hint=ordered[0][2] or _way_round(watch, ordered[0][0], new=new),
+                )
+            )
+        errors[0].also = tuple(errors[1:])
+        for other in errors[0].also:
+            errors[0].add_note(f"Refused in the same flush: {other}")
+        return errors[0]
+
+
+def _way_round(watch: Watch, pair: Pair, *, new: bool) -> str:
+    """Return a hint if the move is legal step by step, so that steps may have been lost in one flush."""
+    guard = watch.guard
+    names = {text: state for state, text in guard.states.texts.items()}
+    if new or guard.steps or pair[0] not in names or pair[1] not in names:
+        return ""
+    path = guard.table.path(names[pair[0]], names[pair[1]])
+    if path is None:
+        return ""
+    way = " → ".join(show_state(guard.states.texts[state]) for state in path)
+    return f"If it went there step by step ({way}): flush between the steps, or declare guard(..., steps=True)."
+
+
+def _in_order(watch: Watch, refusals: list[Refusal]) -> list[Refusal]:
+    """Return refused rows by primary key, so that the first one named is the same every time."""
+    try:
+        return sorted(refusals, key=lambda refusal: watch.identity(refusal[1]) or ())
+    except TypeError:
+        return refusals

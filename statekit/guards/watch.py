@@ -1,0 +1,83 @@
+"""What a flush has to look at: for each mapped class, its guarded attributes and how their rows are found."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, configure_mappers
+
+from statekit.guards.guard import Guard, guard_of
+
+
+class Watch:
+    """A guarded attribute of a mapped class.
+
+    Attributes:
+        key: the attribute's name in the class.
+        guard: its guard.
+        mapper: the class's mapper.
+        model: name of the topmost class that has the column, as reports show it.
+        column: the column as this class maps it: the guarded one, or its copy in another MetaData.
+        table: the table that the column belongs to.
+        primary_key: that table's primary key columns.
+        key_names: the names of the class's primary key attributes.
+    """
+
+    def __init__(self, mapper: Mapper[Any], key: str, column: sa.Column[Any], guard: Guard) -> None:
+        self.mapper = mapper
+        self.key = key
+        self.column = column
+        self.guard = guard
+        self.table: sa.Table = column.table
+        owners = [each for each in mapper.iterate_to_root() if each.columns.contains_column(column)]
+        self.model = owners[-1].class_.__name__
+        self.primary_key = tuple(mapper._pks_by_table[self.table])
+        self.key_names = tuple(mapper.get_property_by_column(each).key for each in mapper.primary_key)
+        self._row_key_is_identity = self.primary_key == tuple(mapper.primary_key)
+        self._row_keys = tuple(mapper.get_property_by_column(each).key for each in self.primary_key)
+
+    def identity(self, state: InstanceState[Any]) -> tuple[Any, ...] | None:
+        """Return the object's primary key as the database has it, or None if it has none yet."""
+        if state.key is not None:
+            return tuple(state.key[1])
+        values = tuple(state.dict.get(name) for name in self.key_names)
+        return None if any(value is None for value in values) else values
+
+    def row_key(self, state: InstanceState[Any]) -> tuple[Any, ...]:
+        """Return the values of the primary key of the guarded column's table, in the order of ``primary_key``."""
+        if state.key is None:
+            return tuple(state.dict[name] for name in self._row_keys)
+        if self._row_key_is_identity:
+            return tuple(state.key[1])
+        known = dict(zip(self.key_names, state.key[1], strict=True))
+        return tuple(known[name] if name in known else state.dict[name] for name in self._row_keys)
+
+
+_by_class: WeakKeyDictionary[type, tuple[Watch, ...]] = WeakKeyDictionary()
+
+
+def watches(class_: type) -> tuple[Watch, ...]:
+    """Return the guarded attributes of a mapped class; empty for a class that has none."""
+    found = _by_class.get(class_)
+    if found is None:
+        found = _by_class[class_] = tuple(_find(sa.inspect(class_)))
+    return found
+
+
+def forget() -> None:
+    """Look at every class anew: a guard was added."""
+    _by_class.clear()
+
+
+def _find(mapper: Mapper[Any]) -> list[Watch]:
+    configure_mappers()
+    found = []
+    for prop in mapper.column_attrs:
+        assert isinstance(prop, ColumnProperty)
+        for column in prop.columns:
+            guard = guard_of(column)
+            if guard is not None and isinstance(column, sa.Column):
+                found.append(Watch(mapper, prop.key, column, guard))
+    return found

@@ -1,0 +1,168 @@
+"""Log lines about moves: one for each row that was blocked or observed, unless equal ones come in a flood.
+
+The logger is ``statekit``; each record carries its data in ``extra`` under names that start with ``statekit_``.
+Lines are equal if kind, model, attribute, move and operation are: of those, :data:`LINES` are written in any
+:data:`WINDOW` seconds. The rest is counted, and the number that was left out is written with the next line after the
+window, at the end of the operation, or when the interpreter exits, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from statekit.errors import show_state
+
+if TYPE_CHECKING:
+    from statekit.observe.moves import Move
+
+logger = logging.getLogger("statekit")
+
+LINES = 10
+"""How many equal lines are written in a window."""
+WINDOW = 60.0
+"""How long a window is, in seconds."""
+
+_VERBS = {"blocked": "Blocked", "observed": "Observed", "overridden": "Overrode"}
+_Key = tuple[str, str, str, str | None, str | None, bool, str | None]
+
+
+@dataclass(slots=True)
+class _Window:
+    started: float
+    written: int = 0
+    left_out: int = 0
+
+
+_lock = threading.Lock()
+_windows: dict[_Key, _Window] = {}
+
+
+def write(moves: Sequence[Move]) -> None:
+    """Write a line for each row of the moves, as far as the limit on equal lines allows.
+
+    Args:
+        moves: blocked, observed or overridden ones.
+    """
+    for move in moves:
+        key: _Key = (
+            move.kind, move.model, move.attribute, move.source, move.target, move.new, move.operation
+        )  # fmt: skip
+        lines, left_out_before = _take(key, move.number)
+        if left_out_before:
+            _write_left_out(key, left_out_before)
+        for identity in (move.identities + (None,) * move.number)[:lines]:
+            _write_row(move, identity)
+
+
+def write_operation(name: str, summary: str, *, failed: bool, quiet: bool) -> None:
+    """Write the summary line at the end of an operation, after what its limit on equal lines left out.
+
+    Args:
+        name: the operation's name.
+        summary: its counts, as text.
+        failed: whether the block was left by an exception.
+        quiet: whether nothing was refused or observed, so that the line is only information.
+    """
+    write_left_out(operation=name)
+    verb = "Operation failed" if failed else "Operation complete"
+    logger.log(
+        logging.INFO if quiet else logging.WARNING,
+        "[SELF-HEAL] %s: %s",
+        verb,
+        summary,
+        extra={"statekit_kind": "operation", "statekit_operation": name, "statekit_failed": failed},
+    )
+
+
+def write_left_out(operation: str | None = None) -> None:
+    """Write how many equal lines were left out so far, and begin anew.
+
+    Args:
+        operation: only those of the operation with this name; None for all.
+    """
+    with _lock:
+        keys = [key for key in _windows if operation is None or key[-1] == operation]
+        ended = [(key, _windows.pop(key)) for key in keys]
+    for key, window in ended:
+        if window.left_out:
+            _write_left_out(key, window.left_out)
+
+
+def _take(key: _Key, wanted: int) -> tuple[int, int]:
+    """Return how many lines may be written now, and how many were left out in a window that has ended."""
+    now = time.monotonic()
+    with _lock:
+        window = _windows.get(key)
+        left_out_before = 0
+        if window is None or now - window.started >= WINDOW:
+            left_out_before = window.left_out if window is not None else 0
+            window = _windows[key] = _Window(now)
+        lines = min(wanted, LINES - window.written)
+        window.written += lines
+        window.left_out += wanted - lines
+    return lines, left_out_before
+
+
+def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
+    allowed = ", ".join(show_state(state) for state in move.allowed) or "nothing"
+    row = move.model if identity is None else f"{move.model}({', '.join(map(repr, identity))})"
+    if move.new:
+        step, rule = f"a new row in {show_state(move.target)}", f"new rows may start in: {allowed}"
+    else:
+        step = f"{show_state(move.source)} → {show_state(move.target)}"
+        rule = f"allowed from {show_state(move.source)}: {allowed}"
+    logger.warning(
+        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s; mode: %s%s)",
+        _VERBS[move.kind],
+        step,
+        row,
+        move.attribute,
+        rule,
+        move.mode,
+        f"; operation: {move.operation}" if move.operation else "",
+        extra={
+            "statekit_kind": move.kind,
+            "statekit_model": move.model,
+            "statekit_attribute": move.attribute,
+            "statekit_identity": identity,
+            "statekit_source": move.source,
+            "statekit_target": move.target,
+            "statekit_new": move.new,
+            "statekit_allowed": move.allowed,
+            "statekit_mode": move.mode,
+            "statekit_operation": move.operation,
+        },
+    )
+
+
+def _write_left_out(key: _Key, number: int) -> None:
+    kind, model, attribute, source, target, new, operation = key
+    step = f"a new row in {show_state(target)}" if new else f"{show_state(source)} → {show_state(target)}"
+    logger.warning(
+        "[SELF-HEAL] %s invalid transition: %s on %s.%s: %s more equal lines were left out%s",
+        _VERBS[kind],
+        step,
+        model,
+        attribute,
+        f"{number:,}",
+        f" (operation: {operation})" if operation else "",
+        extra={
+            "statekit_kind": kind,
+            "statekit_model": model,
+            "statekit_attribute": attribute,
+            "statekit_source": source,
+            "statekit_target": target,
+            "statekit_new": new,
+            "statekit_operation": operation,
+            "statekit_left_out": number,
+        },
+    )
+
+
+atexit.register(write_left_out)
