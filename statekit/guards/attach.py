@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import ColumnProperty, Mapper, QueryableAttribute
+from sqlalchemy.orm import (
+    ColumnProperty,
+    CompositeProperty,
+    Mapper,
+    MapperProperty,
+    QueryableAttribute,
+    RelationshipProperty,
+    SynonymProperty,
+)
 from sqlalchemy.orm.attributes import InstrumentedAttribute
 
 from statekit.errors import TableError
@@ -95,7 +103,7 @@ def guard(
             raise TableError(f"{where}: the column belongs to no Table yet. Guard it once its Table is made.")
         _attach(column, table, None, column.key, where, on_illegal=on_illegal, steps=steps)
         return
-    if not isinstance(attribute_or_column, InstrumentedAttribute):
+    if not isinstance(attribute_or_column, InstrumentedAttribute) or not isinstance(attribute_or_column.parent, Mapper):
         if isinstance(attribute_or_column, QueryableAttribute):
             raise TableError(
                 f"{where}: that is an attribute of an alias, or stands for another one. Guard the attribute of the "
@@ -105,7 +113,7 @@ def guard(
             f"guard({attribute_or_column!r}): allowed is an attribute of a mapped class, such as Message.status, or a "
             "Column, such as message_table.c.status."
         )
-    mapper = sa.inspect(attribute_or_column.class_)
+    mapper = attribute_or_column.parent
     where = f"guard({mapper.class_.__name__}.{attribute_or_column.key})"
     column = _column_of(mapper, attribute_or_column.key, where)
     if _is_inherited(mapper, column):
@@ -136,7 +144,7 @@ def _column_of(mapper: Mapper[Any], key: str, where: str) -> sa.Column[Any]:
     prop = mapper.get_property(key)
     if not isinstance(prop, ColumnProperty):
         raise TableError(
-            f"{where}: {key!r} is a {type(prop).__name__.lower()}; a guard needs an attribute that holds one column. "
+            f"{where}: {key!r} is a {_kind(prop)}; a guard needs an attribute that holds one column. "
             f"Those are: {', '.join(_column_names(mapper))}."
         )
     columns = [column for column in prop.columns if isinstance(column, sa.Column)]
@@ -146,6 +154,11 @@ def _column_of(mapper: Mapper[Any], key: str, where: str) -> sa.Column[Any]:
             "that holds exactly one column of a table."
         )
     return columns[0]
+
+
+def _kind(prop: MapperProperty[Any]) -> str:
+    kinds = {RelationshipProperty: "relationship", CompositeProperty: "composite", SynonymProperty: "synonym"}
+    return next((name for kind, name in kinds.items() if isinstance(prop, kind)), type(prop).__name__)
 
 
 def _is_inherited(mapper: Mapper[Any], column: sa.Column[Any]) -> bool:

@@ -60,9 +60,11 @@ class Flush:
         to_read: dict[Watch, list[State]] = {}
         for watch, states in changed.items():
             if self._mode(watch) == "raise" and self._a_race_is_noticed(watch, states):
-                states = self._judge_loaded(watch, states)
-            if states:
-                to_read[watch] = states
+                others = self._judge_loaded(watch, states)
+            else:
+                others = [state for state in states if not self._is_unchanged(watch, state)]
+            if others:
+                to_read[watch] = others
         for state in created:
             for watch in watches(state.class_):
                 if self._replaces_a_deleted_row(watch, state):
@@ -101,6 +103,23 @@ class Flush:
                     self._judge_path(watch, state, source, [new], [target])
                 else:
                     self._judge_path(watch, state, source, steps.trail(state, watch.key) or [new])
+
+    def _is_unchanged(self, watch: Watch, state: State) -> bool:
+        """Return whether an object was given the state that it was loaded with: nothing will be written.
+
+        Its row may hold another one by now, and this is no attempt to change that.
+        """
+        known = watch.guard.states.known
+        old, new = state.committed_state[watch.key], instance_dict(state.obj()).get(watch.key)
+        try:
+            same = known[old] == known[new]
+        except (KeyError, TypeError):
+            text = watch.guard.states.text
+            same = not (old is NO_VALUE or _is_sql(old) or _is_sql(new)) and text(old) == text(new)
+        if not same or steps.trail(state, watch.key):
+            return False
+        self._keep(watch, state, None)
+        return True
 
     def _not_plainly_legal(self, watch: Watch, states: list[State], sources: list[Any]) -> list[State]:
         """Pass the objects with one legal move, which are nearly all and must be fast; return the others.
@@ -151,7 +170,7 @@ class Flush:
         if not taken:
             if moved and mode == "raise":
                 self._report.lose(watch, state)
-            self._keep(watch, state)
+            self._keep(watch, state, source)
             return
         pairs = list(itertools.pairwise(path))
         illegal = next((pair for pair in pairs if pair not in guard.legal), None)
@@ -374,10 +393,13 @@ class Flush:
         deleted = self.session.identity_map.get(watch.mapper._identity_key_from_state(state))
         return deleted is not None and sa.inspect(deleted) in self.session._deleted
 
-    def _keep(self, watch: Watch, state: State) -> None:
+    def _keep(self, watch: Watch, state: State, text: str | None) -> None:
         """Leave the attribute out of the flush: its row holds that state already."""
+        if _is_sql(state.dict.get(watch.key)):
+            state.dict[watch.key] = watch.guard.states.values.get(text, text)
         if watch.key in state.dict:
             state.committed_state[watch.key] = state.dict[watch.key]
+        self._judged.setdefault(watch, {})[state] = state.dict.get(watch.key)
 
 
 class _Leeways(dict[Guard, int]):

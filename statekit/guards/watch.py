@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, configure_mappers
+from sqlalchemy.orm.base import NO_VALUE
 
 from statekit.guards.guard import Guard, guard_of
 
@@ -52,7 +53,13 @@ class Watch:
         if self._row_key_is_identity:
             return tuple(state.key[1])
         known = dict(zip(self.key_names, state.key[1], strict=True))
-        return tuple(known[name] if name in known else state.dict[name] for name in self._row_keys)
+        return tuple(known[name] if name in known else _committed(state, name) for name in self._row_keys)
+
+
+def _committed(state: InstanceState[Any], name: str) -> Any:
+    """Return what the database has for an attribute; it is loaded if it is expired."""
+    value = state.committed_state.get(name, NO_VALUE)
+    return getattr(state.obj(), name) if value is NO_VALUE else value
 
 
 _by_class: WeakKeyDictionary[type, tuple[Watch, ...]] = WeakKeyDictionary()

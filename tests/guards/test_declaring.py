@@ -1,0 +1,176 @@
+"""A declaration that does not fit is refused where it is made; what it says is enough to mend it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import aliased, column_property, composite, configure_mappers, mapped_column, relationship, synonym
+
+from statekit import Guarded, TableError, TransitionTable, guard
+from tests.guards.inbox import TABLE, Status, message_class, new_base
+
+
+class Small(enum.Enum):
+    READY = "ready"
+    DONE = "done"
+
+
+class Other(enum.Enum):
+    READY = "ready"
+    DONE = "done"
+
+
+class Crossed(enum.Enum):
+    READY = "DONE"
+    DONE = "READY"
+
+
+def bare(type_: Any = None, **options: Any) -> Any:
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(type_ or sa.String(20), **options)
+        parent_id = mapped_column(sa.ForeignKey("message.id"))
+        parent = relationship("Message", remote_side=[id])
+        shouted = column_property(sa.func.upper(status))
+        alias_of_status = synonym("status")
+        both = composite(lambda a, b: (a, b), "id", "parent_id")
+
+    return Message
+
+
+SMALL = TransitionTable("READY → DONE")
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "a relationship": (lambda: guard(bare().parent, TABLE), "'parent' is a relationship.*status"),
+    "an SQL expression": (lambda: guard(bare().shouted, TABLE), "an SQL expression"),
+    "a composite": (lambda: guard(bare().both, TABLE), "guard"),
+    "a synonym": (lambda: guard(bare().alias_of_status, TABLE), "stands for another one"),
+    "an attribute of an alias": (lambda: guard(aliased(bare()).status, TABLE), "of an alias"),
+    "a text": (lambda: guard("Message.status", TABLE), "an attribute of a mapped class, such as Message.status"),  # type: ignore[arg-type]
+    "a class": (lambda: guard(bare(), TABLE), "an attribute of a mapped class"),
+    "a column without a table": (lambda: guard(sa.Column("status", sa.String), TABLE), "belongs to no Table"),
+    "no table": (lambda: guard(bare().status, "READY → DONE"), "is no TransitionTable"),  # type: ignore[arg-type]
+    "an unknown mode": (lambda: guard(bare().status, TABLE, on_illegal="ignore"), '"raise".*"skip".*"observe"'),  # type: ignore[arg-type]
+    "steps that are no bool": (lambda: guard(bare().status, TABLE, steps=1), "True or False"),  # type: ignore[arg-type]
+    "steps of a mere column": (lambda: guard(bare().__table__.c.status, TABLE, steps=True), "attribute of the mapped"),
+    "a second guard": (lambda: guard(message_class().status, TABLE), "is guarded already, by .*Message.status"),
+    "a state that the Enum lacks": (
+        lambda: guard(bare(sa.Enum(Small)).status, TABLE),
+        "no member of Small.*READY, DONE",
+    ),
+    "a state that the list of texts lacks": (
+        lambda: guard(bare(sa.Enum("READY", "DONE", name="e")).status, TABLE),
+        "none of the column's Enum. Allowed: READY, DONE",
+    ),
+    "a member that the table lacks": (
+        lambda: guard(bare(sa.Enum(Status)).status, TransitionTable("READY → PROMOTED")),
+        "does not know 'SPAM_REVIEW', 'COMPLETED'.*states=",
+    ),
+    "a text that the table lacks": (
+        lambda: guard(bare(sa.Enum("READY", "DONE", "LATE", name="e")).status, SMALL),
+        "does not know 'LATE'",
+    ),
+    "members of another Enum": (
+        lambda: guard(bare(sa.Enum(Small)).status, TransitionTable((Other.READY, Other.DONE))),
+        "members of Other, and the column's Enum is Small",
+    ),
+    "an ambiguous text": (
+        lambda: guard(bare(sa.Enum(Crossed)).status, SMALL),
+        "'READY' is ambiguous.*the member itself",
+    ),
+    "members that a text column cannot store": (
+        lambda: guard(bare().status, TransitionTable((Small.READY, Small.DONE))),
+        r"cannot store them.*sqlalchemy.Enum\(Small\)",
+    ),
+    "a state too long for the column": (lambda: guard(bare(sa.String(8)).status, TABLE), "11 characters.*holds 8"),
+    "a state that is no number": (lambda: guard(bare(sa.Integer).status, TABLE), "holds integers.*'READY' is none"),
+    "NULL in a column that is NOT NULL": (
+        lambda: guard(bare(nullable=False).status, TransitionTable((None, "READY"))),
+        "NOT NULL",
+    ),
+    "a default that is no state": (lambda: guard(bare(default="NEW").status, TABLE), "default 'NEW' is no state"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_is_refused_at_once(case: str) -> None:
+    declare, message = WRONG[case]
+    with pytest.raises(TableError, match=f"(?s){message}"):
+        declare()
+
+
+def test_what_was_refused_leaves_no_guard_behind() -> None:
+    message = bare(sa.Enum(Small))
+    with pytest.raises(TableError):
+        guard(message.status, TABLE)
+    guard(message.status, SMALL)
+
+
+class TestTheMixin:
+    def test_refuses_an_attribute_that_does_not_exist(self) -> None:
+        with pytest.raises(TableError, match=r"Message.__transitions__\['stat'\].*has no attribute 'stat'.*id, status"):
+
+            class Message(Guarded, new_base()):  # type: ignore[misc]
+                __tablename__ = "message"
+                __transitions__ = {"stat": TABLE}
+                id = mapped_column(sa.Integer, primary_key=True)
+                status = mapped_column(sa.String(20))
+
+    def test_refuses_what_is_no_mapping(self) -> None:
+        with pytest.raises(TableError, match="mapping of attribute name"):
+
+            class Message(Guarded, new_base()):  # type: ignore[misc]
+                __tablename__ = "message"
+                __transitions__ = TABLE
+                id = mapped_column(sa.Integer, primary_key=True)
+
+    def test_refuses_another_table_for_an_inherited_column(self) -> None:
+        class Message(Guarded, new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            __transitions__ = {"status": TABLE}
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        with pytest.raises(TableError, match="guarded already"):
+
+            class Special(Message):
+                __transitions__ = {"status": TransitionTable("READY → COMPLETED")}
+
+    def test_refuses_a_relationship_that_comes_later(self) -> None:
+        base = new_base()
+        with pytest.raises(TableError, match="'parent' is a relationship"):
+
+            class Message(Guarded, base):  # type: ignore[misc, valid-type]
+                __tablename__ = "message"
+                __transitions__ = {"parent": TABLE}
+                id = mapped_column(sa.Integer, primary_key=True)
+                parent_id = mapped_column(sa.ForeignKey("message.id"))
+                parent = relationship("Message", remote_side=[id])
+
+    def test_adds_nothing_to_a_class_without_a_table(self) -> None:
+        class Message(Guarded, new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+
+        configure_mappers()
+        assert not Message.__table__.c.id.info
+
+
+def test_a_subclass_cannot_guard_its_parents_column_by_itself() -> None:
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+        id = mapped_column(sa.Integer, primary_key=True)
+        kind = mapped_column(sa.String(20))
+        status = mapped_column(sa.String(20))
+
+    class Special(Message):
+        __mapper_args__ = {"polymorphic_identity": "special"}
+
+    with pytest.raises(TableError, match=r"belongs to Message.*guard\(Message.status"):
+        guard(Special.status, TABLE)
