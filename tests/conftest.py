@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Generator, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,6 +43,12 @@ def pytest_runtest_makereport(
         counted = re.findall(r"(\d+) passing, (\d+) failing", statistics)
         report.user_properties.append((_EXAMPLES, sum(int(n) for pair in counted for n in pair)))
     return report
+
+
+def pytest_sessionfinish() -> None:
+    # What the tests have left out of the log is not to be told when the interpreter exits.
+    if (log := sys.modules.get("statekit.observe.log")) is not None:
+        log._windows.clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

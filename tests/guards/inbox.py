@@ -29,13 +29,15 @@ def new_base() -> Any:
     return Base
 
 
-def message_class(*, table: TransitionTable | None = TABLE, type_: Any = None, **options: Any) -> Any:
-    """Return a new class Message(id, status, subject), guarded with the options given; ``table=None`` leaves it bare."""
+def message_class(
+    *, table: TransitionTable | None = TABLE, type_: Any = None, default: Any = "READY", **options: Any
+) -> Any:
+    """Return a new class Message(id, status, subject), guarded with these options; ``table=None`` leaves it bare."""
 
     class Message(new_base()):  # type: ignore[misc]
         __tablename__ = "message"
         id = mapped_column(sa.Integer, primary_key=True)
-        status = mapped_column(type_ or sa.String(20), default="READY")
+        status = mapped_column(type_ or sa.String(20), default=default)
         subject = mapped_column(sa.String(50), default="")
 
     if table is not None:

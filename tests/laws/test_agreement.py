@@ -1,0 +1,69 @@
+"""Guard and fence agree on every move of every table: what one refuses, the other does not write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session, mapped_column
+
+from statekit import IllegalTransition, TransitionTable, guard
+from tests.guards.inbox import new_base, stored
+from tests.support.databases import empty
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\0"), min_size=1, max_size=8).filter(
+    lambda name: name == name.strip() and name != "*"
+)
+QUOTES = ["it's", 'a "b"', "100 %", "%(x)s", ":x", "a\\b", "__[POSTCOMPILE_x]", "🎉", "NULL", "--", "?"]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> TransitionTable:
+    """Any table, of states with any text, NULL among them."""
+    states = draw(st.lists(names | st.sampled_from(QUOTES) | st.none(), min_size=2, max_size=5, unique=True))
+    pairs = [(source, target) for source in states for target in states if source != target]
+    return TransitionTable(*draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=6, unique=True)))
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "psycopg", "psycopg2"], indirect=True)
+@given(table=tables())
+def test_on_every_move(engine: sa.Engine, table: TransitionTable) -> None:
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20), nullable=True)
+
+    guard(Message.status, table)
+    empty(engine)
+    Message.metadata.create_all(engine)
+    states = [*table.states, "none of them"]
+    moves = [(source, target) for source in states for target in states]
+    rows = [{"id": number, "status": source} for number, (source, _) in enumerate(moves)]
+    expected = [target if source == target or table.allows(source, target) else source for source, target in moves]
+
+    with engine.begin() as connection:
+        connection.execute(sa.insert(Message.__table__), rows)
+        statement = sa.update(Message.__table__).where(Message.id == sa.bindparam("row"))
+        connection.execute(
+            statement.values(status=sa.bindparam("target")),
+            [{"row": number, "target": target} for number, (_, target) in enumerate(moves)],
+        )
+    assert stored(engine, Message) == expected
+
+    with engine.begin() as connection:
+        connection.execute(sa.delete(Message.__table__))
+        connection.execute(sa.insert(Message.__table__), rows)
+    verdicts: list[Any] = []
+    with Session(engine) as session:
+        for number, (_, target) in enumerate(moves):
+            message = session.get_one(Message, number)
+            message.status = target
+            try:
+                session.flush()
+            except IllegalTransition:
+                session.expire(message)
+            verdicts.append(message.status)
+    assert verdicts == expected

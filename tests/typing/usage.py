@@ -1,0 +1,81 @@
+"""User code as an editor and mypy see it. Only checked for its types, by `make lint`; it is never run."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from typing import assert_type
+
+from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+import statekit
+from statekit import (
+    ConcurrentTransition,
+    Guarded,
+    IllegalTransition,
+    Transition,
+    TransitionTable,
+    available,
+    can,
+    counts,
+    guard,
+    operation,
+)
+
+
+class Status(enum.StrEnum):
+    READY = "READY"
+    PROMOTED = "PROMOTED"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Message(Guarded, Base):
+    __tablename__ = "message"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[Status] = mapped_column(default=Status.READY)
+
+    __transitions__ = {"status": TransitionTable((Status.READY, "PROMOTED"), initial=Status.READY)}
+
+
+class Ticket(Base):
+    __tablename__ = "ticket"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str | None]
+
+
+plain = Table("plain", MetaData(), Column("id", Integer, primary_key=True), Column("state", String))
+
+guard(Ticket.state, TransitionTable({"OPEN": ["CLOSED", "WAITING"]}, (None, "OPEN")), on_illegal="skip", steps=True)
+guard(plain.c.state, TransitionTable("OPEN → CLOSED"), on_illegal="observe")
+guard(Ticket.state, TransitionTable("OPEN → CLOSED"), on_illegal="ignore")  # type: ignore[arg-type]
+guard("ticket.state", TransitionTable("OPEN → CLOSED"))  # type: ignore[arg-type]
+
+
+def use(session: Session, message: Message) -> None:
+    assert_type(message.status, Status)  # the guard changes no type
+    with operation("Promotion", on_illegal="skip") as op:
+        message.status = Status.PROMOTED
+        session.flush()
+    assert_type(op.blocked, Counter[tuple[str | None, str | None]])
+    assert_type(op.moved, int)
+    assert_type(counts(Message.status), Counter[tuple[str | None, str | None]])
+    assert_type(available(message), tuple[Transition, ...])
+    assert_type(can(message, Status.PROMOTED), bool)
+    try:
+        session.commit()
+    except IllegalTransition as error:
+        assert_type(error.source, str | None)
+        assert_type(error.allowed, tuple[str | None, ...])
+        assert_type(error.pairs, Counter[tuple[str | None, str | None]])
+    except ConcurrentTransition as error:
+        assert_type(error.target, str | None)
+
+
+async def use_async(session: Session) -> None:
+    async with statekit.operation("Promotion") as op:
+        session.flush()
+    assert_type(op.name, str)
