@@ -27,8 +27,10 @@ def __getattr__(name: str) -> Any:
 
 
 def show_state(state: str | None) -> str:
-    """Return a state as messages show it: its text, and NULL for None."""
-    return "NULL" if state is None else state
+    """Return a state as messages show it: its text, NULL for None, and quoted where it would break the line."""
+    if state is None:
+        return "NULL"
+    return state if state.isprintable() else repr(state)
 
 
 def show_pairs(pairs: Mapping[Pair, int]) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy.orm.attributes import InstrumentedAttribute
 
 from statekit.errors import TableError
 from statekit.guards import compiled, fence, objects
+from statekit.guards.flush import judge_late_changes
 from statekit.guards.guard import Guard, all_guards, guard_of, register, unregister
 from statekit.guards.steps import follow
 from statekit.observe.modes import OnIllegal, check_on_illegal
@@ -61,6 +62,8 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
     for key, table in declared.items():
         where = f"{class_.__name__}.__transitions__[{key!r}]"
         column = _column_of(mapper, key, where)
+        if not isinstance(column.table, sa.Table):
+            continue  # the abstract base of concrete classes, each of which has a table and a guard of its own
         existing = guard_of(column)
         if existing is not None and _is_inherited(mapper, column) and existing.table == table:
             continue  # the subclass shares the column, and with it the guard
@@ -121,6 +124,11 @@ def guard(
         raise TableError(
             f"{where}: the column belongs to {owner.class_.__name__}, and a table holds for a whole column. "
             f"Write guard({owner.class_.__name__}.{attribute_or_column.key}, …)."
+        )
+    if not isinstance(column.table, sa.Table):
+        raise TableError(
+            f"{where}: {mapper.class_.__name__} is mapped to a query and not to a table. Guard the column of the table "
+            "beneath it, such as guard(message_table.c.status, …)."
         )
     _attach(column, table, mapper, attribute_or_column.key, where, on_illegal=on_illegal, steps=steps)
 
@@ -215,6 +223,8 @@ def _attach(
         fence.check(made)
         if steps and mapper is not None:
             follow(mapper, key)
+        if column.foreign_keys and mapper is not None:
+            judge_late_changes(mapper)
     except BaseException:
         unregister(made)  # nothing is half-applied
         raise

@@ -9,6 +9,7 @@ objects, which does not see what ``gc.freeze()`` has put aside.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,25 +18,28 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from statekit.errors import StatekitError
 
+_lock = threading.Lock()
 _by_table: WeakKeyDictionary[Any, WeakSet[SQLCompiler]] = WeakKeyDictionary()
 
 
 def note(compiler: SQLCompiler, table: Any) -> None:
     """Remember that a statement which updates the table was compiled."""
-    known = _by_table.get(table)
-    if known is None:
-        known = _by_table[table] = WeakSet()
-    known.add(compiler)
+    with _lock:
+        known = _by_table.get(table)
+        if known is None:
+            known = _by_table[table] = WeakSet()
+        known.add(compiler)
 
 
 def noted(names: tuple[str | None, str]) -> list[SQLCompiler]:
     """Return what was compiled for tables of this (schema, name), whichever Table object stood for it."""
-    return [
-        compiler
-        for table, compilers in list(_by_table.items())
-        if (getattr(table, "schema", None), getattr(table, "name", None)) == names
-        for compiler in list(compilers)
-    ]
+    with _lock:
+        return [
+            compiler
+            for table, compilers in _by_table.items()
+            if (getattr(table, "schema", None), getattr(table, "name", None)) == names
+            for compiler in compilers
+        ]
 
 
 def from_before() -> list[SQLCompiler]:
@@ -77,9 +81,10 @@ def renew(compilers: Iterable[SQLCompiler], table_names: Iterable[str]) -> None:
                 "A statement was compiled before its table was guarded, and cannot be compiled anew with the guard. "
                 f"Declare the guard before the statement is first executed. The statement: {compiler.string}"
             ) from error
-        for known in _by_table.values():
-            if fresh in known:
-                known.add(compiler)
+        with _lock:
+            for known in _by_table.values():
+                if fresh in known:
+                    known.add(compiler)
         compiler.__dict__ = fresh.__dict__
 
 

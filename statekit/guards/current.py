@@ -8,9 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
-from sqlalchemy.types import NullType
 
-from statekit.guards.states import stored_text
 from statekit.guards.watch import Watch
 
 _CHUNK = 500
@@ -40,24 +38,24 @@ def read(
     """
     if lock and connection.dialect.name == "sqlite":
         first = watch.primary_key[0]
-        connection.execute(watch.table.update().values({first: first}).where(sa.false()))
-    # NullType: the stored value as the driver gives it, also one that the column's Enum does not know.
-    state = sa.type_coerce(watch.column, NullType()).label("statekit_state")
+        connection.execute(watch.table.update().values({**watch.without_onupdate, first: first}).where(sa.false()))
+    state = watch.guard.states.select(watch.column).label("statekit_state")
     query = sa.select(*watch.primary_key, state).order_by(*watch.primary_key)
     if lock and connection.dialect.name != "sqlite":
         query = query.with_for_update(key_share=True)
     found: dict[tuple[Any, ...], str | None] = {}
     for condition, parameters in _conditions(connection, watch.primary_key, list(keys)):
         for *key, value in connection.execute(query.where(condition), parameters):
-            found[tuple(key)] = stored_text(value)
+            found[tuple(key)] = watch.guard.states.selected(value)
     return found
 
 
 def evaluate(connection: Connection, watch: Watch, key: tuple[Any, ...], expression: Any) -> str | None:
     """Return the text of the state that an SQL expression gives for a row, as an UPDATE of the row would store it."""
-    value = sa.type_coerce(sa.cast(expression, watch.column.type), NullType())
+    states = watch.guard.states
+    value = states.select(sa.cast(expression, watch.column.type))
     matches = [column == part for column, part in zip(watch.primary_key, key, strict=True)]
-    return stored_text(connection.execute(sa.select(value).select_from(watch.table).where(*matches)).scalar())
+    return states.selected(connection.execute(sa.select(value).select_from(watch.table).where(*matches)).scalar())
 
 
 def _conditions(

@@ -23,9 +23,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Update
-from sqlalchemy.sql.elements import BindParameter, ColumnElement
+from sqlalchemy.sql.elements import BindParameter, ColumnElement, TextClause
 
 from statekit.errors import StatekitError
 from statekit.guards import compiled
@@ -52,22 +53,47 @@ class Fence(ColumnElement[bool]):
     type = sa.Boolean()
     _is_implicitly_boolean = True
 
-    def __init__(self, guard: Guard, target: Any) -> None:
+    def __init__(self, guard: Guard, target: Any, *, in_flush: bool) -> None:
         self.guard = guard
         self.target = target
+        self.in_flush = in_flush
 
     def self_group(self, against: Any = None) -> Any:
         return self
 
 
-def leeway(guard: Guard) -> BindParameter[int]:
+class _Parenthesised(ColumnElement[bool]):
+    """A criterion in parentheses, of which the closing one is not lost in a comment at the end of a text."""
+
+    inherit_cache = False
+    type = sa.Boolean()
+    _is_implicitly_boolean = True
+
+    def __init__(self, criterion: Any) -> None:
+        self.criterion = criterion
+
+    def self_group(self, against: Any = None) -> Any:
+        return self
+
+
+@compiles(_Parenthesised)
+def _render_parenthesised(element: _Parenthesised, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"({compiler.process(element.criterion, **kw)}\n)"
+
+
+def leeway(guard: Guard, *, in_flush: bool) -> BindParameter[int]:
     """Return the parameter that says how much the fence lets through, asked anew for each set of parameters.
 
     Its name is random: a parameter that anybody could name would be a way past the guard.
+
+    Args:
+        guard: whose fence it is.
+        in_flush: whether the statement is one that the unit of work makes, and not one that a listener executes
+            while a flush is under way.
     """
 
     def now() -> int:
-        of_flush = flush_leeway.get()
+        of_flush = flush_leeway.get() if in_flush else None
         if of_flush is not None:
             return of_flush(guard)
         return OPEN if guard.mode == "observe" else STAY
@@ -87,8 +113,10 @@ def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
     if value is None:
         return ""  # this UPDATE does not set the column
     _warn_if_untried(compiler.dialect.name)
+    # A copy of the table in another schema may have a type of that schema; a bare table() has none.
+    type_ = guard.column.type if column.type._isnull else column.type
     if compiler.dialect.name == "postgresql":
-        value = sa.cast(value, guard.column.type)  # else $1 has no type where it stands alone
+        value = sa.cast(value, type_)  # else $1 has no type where it stands alone
     else:
         value = value.self_group()
 
@@ -98,11 +126,11 @@ def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
     def literal(state: str | None) -> str:
         python_value = guard.states.values[state]
         try:
-            text = str(compiler.process(sa.literal(python_value, guard.column.type), literal_binds=True))
+            text = str(compiler.process(sa.literal(python_value, type_), literal_binds=True))
         except Exception:  # the type has no literals
             text = ""
         if not text or "%(" in text or "__[" in text:  # the last two would be taken for parameters at the execution
-            return render(sa.bindparam("statekit_state", python_value, type_=guard.column.type, unique=True))
+            return render(sa.bindparam("statekit_state", python_value, type_=type_, unique=True))
         return text
 
     def in_one_of(states: Iterable[str | None]) -> str:
@@ -111,7 +139,7 @@ def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
         parts = [f"{render(column)} IN ({', '.join(named)})"] if named else []
         return " OR ".join(parts + [f"{render(column)} IS NULL"] * (None in states))
 
-    new, how_much = render(value), render(leeway(guard))
+    new, how_much = render(value), render(leeway(guard, in_flush=fence.in_flush))
     whens = "".join(
         f" WHEN {literal(target)} THEN {in_one_of(sources)}"
         for target, sources in guard.sources.items()
@@ -135,8 +163,10 @@ def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> Any:
     its own; what ``onupdate=`` put there is found in the same way. An expression is used as it stands.
     """
     explicit = dict(getattr(statement, "_ordered_values", None) or statement._values or {})  # on 2.0, on 2.1
+    other_tables = compiler.stack[-1]["correlate_froms"] - {statement.table}
     for key, value in explicit.items():
-        if _names_column(key, column):
+        # As SQLAlchemy itself does: by key, unless it is a column of another table in the same UPDATE.
+        if (key if isinstance(key, str) else key.key) == column.key and getattr(key, "table", None) not in other_tables:
             if not isinstance(value, BindParameter):
                 return value
             made = compiler.binds.get(value.key)  # absent where literals are rendered in the statement
@@ -152,12 +182,6 @@ def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> Any:
     return None
 
 
-def _names_column(key: Any, column: Any) -> bool:
-    if isinstance(key, str):
-        return bool(key == column.key)
-    return key.key == column.key and root_table(key.table) is root_table(column.table)
-
-
 def _warn_if_untried(dialect: str) -> None:
     if dialect not in TRIED_DIALECTS and dialect not in _warned:
         _warned.add(dialect)
@@ -171,7 +195,30 @@ def _warn_if_untried(dialect: str) -> None:
 def _fenced(update: Any, compiler: SQLCompiler) -> Any:
     compiled.note(compiler, root_table(update.table))
     guards = guards_of(update.table)
-    return update.where(*[Fence(guard, update.table) for guard in guards]) if guards else update
+    if not guards:
+        return update
+    in_flush = _is_of_a_flush(update)
+    fences = [Fence(guard, update.table, in_flush=in_flush) for guard in guards]
+    if any(_has_text(criterion) for criterion in update._where_criteria):
+        # "id = 1 OR id = 2" as text is not put in parentheses by SQLAlchemy, and our AND would bind to its last part.
+        update = update._clone()
+        update._where_criteria = tuple(map(_Parenthesised, update._where_criteria))
+    return update.where(*fences)
+
+
+def _has_text(criterion: Any) -> bool:
+    return any(
+        isinstance(each, TextClause) or getattr(each, "is_literal", False) for each in visitors.iterate(criterion)
+    )
+
+
+def _is_of_a_flush(update: Any) -> bool:
+    """Return whether the unit of work made the statement: it finds rows by parameters called after key columns."""
+    parts = getattr(update._where_criteria[0], "clauses", ()) if len(update._where_criteria) == 1 else ()
+    return bool(parts) and all(
+        isinstance(getattr(part, "right", None), BindParameter) and part.right.key == getattr(part.left, "_label", None)
+        for part in parts
+    )
 
 
 def _wrap(construct: Any, rewrite: Callable[[Any, SQLCompiler], Any]) -> None:

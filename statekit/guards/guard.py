@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import FromClause
@@ -130,19 +130,23 @@ class Guard:
         )
 
 
-_named: WeakSet[Guard] = WeakSet()
+_registered: tuple[ref[Guard], ...] = ()
+"""Every guard, weakly: it goes away with its column. Replaced and never changed, so that threads may read it."""
 
 
 def register(guard: Guard) -> None:
     """Make the guard known to everything that looks for one by column or by name."""
-    guard.column.info[INFO_KEY] = guard
-    _named.add(guard)
+    global _registered
+    # A new dictionary: the old one may be shared by several columns.
+    guard.column.info = {**guard.column.info, INFO_KEY: guard}
+    _registered = (*(known for known in _registered if known() is not None), ref(guard))
 
 
 def unregister(guard: Guard) -> None:
     """Take a guard back whose declaration failed."""
-    guard.column.info.pop(INFO_KEY, None)
-    _named.discard(guard)
+    global _registered
+    guard.column.info = {key: value for key, value in guard.column.info.items() if key != INFO_KEY}
+    _registered = tuple(known for known in _registered if known() not in (None, guard))
 
 
 def guard_of(column: Any) -> Guard | None:
@@ -153,7 +157,7 @@ def guard_of(column: Any) -> Guard | None:
 
 def all_guards() -> list[Guard]:
     """Return every guard that is in force."""
-    return list(_named)
+    return [guard for known in _registered if (guard := known()) is not None]
 
 
 def guards_of(target: Any) -> list[Guard]:
@@ -166,12 +170,12 @@ def guards_of(target: Any) -> list[Guard]:
     table = root_table(target)
     columns = getattr(table, "columns", ())
     own = [guard for column in columns if (guard := guard_of(column)) is not None]
-    if own or not _named:
+    if own or not _registered:
         return own
     name, schema = getattr(table, "name", None), getattr(table, "schema", None)
     twins = [
         guard
-        for guard in _named
+        for guard in all_guards()
         if guard.column.table.name == name and guard.column.table.schema == schema and guard.column.key in table.columns
     ]
     if twins and isinstance(table, sa.Table) and _is_mapped(table):

@@ -20,7 +20,6 @@ from sqlalchemy.orm.attributes import instance_state
 from statekit.errors import StatekitError
 from statekit.guards import fence, watch
 from statekit.guards.flush import Flush
-from statekit.guards.watch import Watch
 
 
 def install() -> None:
@@ -31,28 +30,39 @@ def install() -> None:
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Sequence[Any] | None) -> None:
+    flush = Flush(session, context)
     dirty: Collection[InstanceState[Any]] = set(session._dirty_states)
     new: Collection[InstanceState[Any]] = session._new
     by_class = {class_: watch.watches(class_) for class_ in {state.class_ for state in (*dirty, *new)}}
     by_class = {class_: watches for class_, watches in by_class.items() if watches}
-    if not by_class:
-        return
-    if not fence.is_in_force():
-        raise StatekitError(
-            "The fence around UPDATE statements is gone: somebody called sqlalchemy.ext.compiler.deregister(Update) "
-            "after the guards were declared. Take that call out."
+    if by_class:
+        if not fence.is_in_force():
+            raise StatekitError(
+                "The fence around UPDATE statements is gone: after the guards were declared, somebody called "
+                "sqlalchemy.ext.compiler.deregister(Update). Take that call out."
+            )
+        if instances:
+            chosen = {instance_state(obj) for obj in instances}
+            dirty, new = [state for state in dirty if state in chosen], [state for state in new if state in chosen]
+        if session._deleted:
+            dirty = [state for state in dirty if state not in session._deleted]
+        changed = {
+            each: [
+                state
+                for state in dirty
+                if each.key in state.committed_state and state.class_ is class_ and not _will_be_deleted(state)
+            ]
+            for class_, watches in by_class.items()
+            for each in watches
+        }
+        flush.judge(
+            {each: states for each, states in changed.items() if states},
+            [state for state in new if state.class_ in by_class],
         )
-    if instances:
-        chosen = {instance_state(obj) for obj in instances}
-        dirty, new = [state for state in dirty if state in chosen], [state for state in new if state in chosen]
-    if session._deleted:
-        dirty = [state for state in dirty if state not in session._deleted]
-    changed: dict[Watch, list[InstanceState[Any]]] = {}
-    for class_, watches in by_class.items():
-        for each in watches:
-            key = each.key
-            changed[each] = [state for state in dirty if key in state.committed_state and state.class_ is class_]
-    created = [state for state in new if state.class_ in by_class]
-    flush = Flush(session, context)
-    flush.judge({each: states for each, states in changed.items() if states}, created)
     flush.take_over()
+
+
+def _will_be_deleted(state: InstanceState[Any]) -> bool:
+    """Return whether the flush deletes an object because it has lost its parent (cascade "delete-orphan")."""
+    mapper = state.mapper
+    return bool(mapper._delete_orphans) and bool(mapper._is_orphan(state))

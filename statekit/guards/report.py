@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import InstanceState
 
 from statekit.errors import IllegalTransition, Pair, StatekitError, show_state
+from statekit.guards import steps
 from statekit.guards.guard import illegal_transition
 from statekit.guards.watch import Watch
 from statekit.observe.modes import OnIllegal
@@ -41,6 +42,19 @@ class Report:
         """Note a row that must not be written."""
         self._refused.setdefault((watch, new), []).append((pair, state, hint))
 
+    def refuses(self, state: State) -> bool:
+        """Return whether an object is among the refused ones that are not settled yet."""
+        return any(state is each for refusals in self._refused.values() for _, each, _ in refusals)
+
+    def withdraw(self, states: set[State], watch: Watch | None) -> None:
+        """Forget what was noted of objects, for one guarded attribute or for all."""
+        for key, noted in self._done.items():
+            if watch in (None, key[1]):
+                noted[:] = [state for state in noted if state not in states]
+        for place, refusals in self._refused.items():
+            if watch in (None, place[0]):
+                refusals[:] = [refusal for refusal in refusals if refusal[1] not in states]
+
     def lose(self, watch: Watch, state: State) -> None:
         """Note a row that another transaction moved to the same state first."""
         self._lost.setdefault(watch, []).append(state)
@@ -65,6 +79,9 @@ class Report:
             for refusal in refusals:
                 skip = may_skip and self._mode(key[0]) == "skip" and refusal[1].key is not None
                 (skipped if skip else fatal).setdefault(key, []).append(refusal)
+        for (watch, _), refusals in (fatal or skipped).items():
+            for _, state, _ in refusals:
+                steps.give_up(state, watch.key)
         # If the flush is refused, nothing of it is skipped: what would have been comes again with the next attempt.
         publish(self._blocked(fatal or skipped))
         if fatal:
@@ -100,6 +117,7 @@ class Report:
                     model=watch.model,
                 )
                 for (kind, watch, pair, new), states in self._done.items()
+                if states
             ]
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from statekit.errors import TableError
 from statekit.table import TransitionTable
@@ -33,7 +33,9 @@ class ColumnStates:
 
     def __init__(self, column: sa.Column[Any], table: TransitionTable, where: str) -> None:
         self._where = where
-        self._bind = _bind_processor(column.type)
+        # Of other types, what the driver gives may differ from what it is given.
+        self._is_plain = isinstance(column.type, sa.String | sa.Integer)
+        self._bind = _unpadded if isinstance(column.type, sa.CHAR) else _bind_processor(column.type)
         self.known: dict[Any, str | None] = {None: None}
         """The text of each declared state by its value; faster than :meth:`text`, which knows the others too."""
         self.values: dict[str | None, Any] = {}
@@ -73,6 +75,15 @@ class ColumnStates:
             return stored_text(self._bind(value))
         except Exception:
             return repr(value)
+
+    def select(self, expression: Any) -> Any:
+        """Return the column, or an expression of its type, in the form that :meth:`selected` reads."""
+        # NullType: the stored value as the driver gives it, also one that the column's Enum does not know.
+        return sa.type_coerce(expression, NullType()) if self._is_plain else expression
+
+    def selected(self, value: Any) -> str | None:
+        """Return the text of a value that a query for :meth:`select` has given; None for NULL."""
+        return stored_text(self._bind(value)) if self._is_plain and value is not None else self.text(value)
 
     def _declared_text(self, value: Any) -> str | None:
         if value is None:
@@ -189,6 +200,10 @@ def _bind_processor(type_: TypeEngine[Any]) -> Callable[[Any], Any]:
     impl: Any = type_.dialect_impl(_plain_dialect)
     processor = impl.bind_processor(_plain_dialect)
     return processor if processor is not None else _as_it_is
+
+
+def _unpadded(value: Any) -> Any:
+    return value.rstrip(" ") if isinstance(value, str) else value
 
 
 def _as_it_is(value: Any) -> Any:

@@ -9,11 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.sql.elements import ClauseElement
 
 from statekit.guards.watch import Watch
 
 State = InstanceState[Any]
 _INFO_KEY = "statekit_steps"
+_GIVEN_UP = "statekit_steps_given_up"
 
 
 class StepCameShort(Exception):
@@ -34,12 +36,20 @@ def follow(mapper: Mapper[Any], key: str) -> None:
 
     def record(state: State, value: Any, old: Any, initiator: Any) -> None:
         trails: dict[str, list[Any]] = state.info.setdefault(_INFO_KEY, {})
-        if key in state.committed_state and key in trails:
+        given_up: set[str] = state.info.setdefault(_GIVEN_UP, set())
+        if key in state.committed_state and key in trails and key not in given_up:
             trails[key].append(value)
-        else:  # the first assignment since the object was loaded, flushed, expired or made
+        else:  # the first assignment since the object was loaded, flushed, expired, refused or made
             trails[key] = [value]
+            given_up.discard(key)
 
-    event.listen(getattr(mapper.class_, key), "set", record, raw=True, propagate=True)
+    def listen(*args: Any) -> None:
+        event.listen(getattr(mapper.class_, key), "set", record, raw=True, propagate=True)
+
+    if mapper.configured:
+        listen()
+    else:  # after the validators of the class, which SQLAlchemy attaches then: what they return is what is assigned
+        event.listen(mapper, "mapper_configured", listen, once=True)
 
 
 def trail(state: State, key: str) -> list[Any]:
@@ -47,7 +57,15 @@ def trail(state: State, key: str) -> list[Any]:
     values: list[Any] = state.info.get(_INFO_KEY, {}).get(key, []) if "info" in state.__dict__ else []
     if len(values) < 2 or values[-1] is not state.dict.get(key):
         return []
+    if any(isinstance(value, ClauseElement) for value in values):
+        return []  # what an expression gives is known when it is written, and only the last one is
     return values
+
+
+def give_up(state: State, key: str) -> None:
+    """Begin anew with the next assignment: the steps so far were refused."""
+    if "info" in state.__dict__ and key in state.info.get(_INFO_KEY, {}):
+        state.info[_GIVEN_UP].add(key)
 
 
 def forget(state: State, key: str) -> None:
@@ -70,16 +88,26 @@ class Steps:
     def of_new(self, watch: Watch, state: State, values: list[Any]) -> None:
         """Plan all steps of a row to be inserted in the first of the states."""
         self._after.setdefault(watch, {})[state] = values
-        state.dict[watch.key] = values[0]
 
-    def write_before(self, connections: Callable[[Watch, list[State]], Any]) -> None:
-        """Write every step but the last of the rows that exist."""
+    def withdraw(self, states: set[State], watch: Watch | None) -> None:
+        """Forget the steps of objects, for one guarded attribute or for all."""
+        for planned in (self._before, self._after):
+            for each, values in planned.items():
+                if watch in (None, each):
+                    for state in states:
+                        values.pop(state, None)
+
+    def begin(self, connections: Callable[[Watch, list[State]], Any]) -> None:
+        """Write every step but the last of the rows that exist, and let new ones start in their first state."""
+        for watch, planned in self._after.items():
+            for state, values in planned.items():
+                state.dict[watch.key] = values[0]
         for watch, planned in self._before.items():
             _write(watch, {state: values[:-1] for state, values in planned.items()}, connections)
             for state, values in planned.items():
                 state.committed_state[watch.key] = values[-2]
 
-    def write_after(self, connections: Callable[[Watch, list[State]], Any]) -> None:
+    def end(self, connections: Callable[[Watch, list[State]], Any]) -> None:
         """Write every step but the first of the rows that were inserted."""
         for watch, planned in self._after.items():
             _write(watch, {state: values[1:] for state, values in planned.items()}, connections)

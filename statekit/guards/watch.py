@@ -24,6 +24,7 @@ class Watch:
         table: the table that the column belongs to.
         primary_key: that table's primary key columns.
         key_names: the names of the class's primary key attributes.
+        without_onupdate: values for an UPDATE of ours that is to change nothing but what it says.
     """
 
     def __init__(self, mapper: Mapper[Any], key: str, column: sa.Column[Any], guard: Guard) -> None:
@@ -32,8 +33,10 @@ class Watch:
         self.column = column
         self.guard = guard
         self.table: sa.Table = column.table
-        owners = [each for each in mapper.iterate_to_root() if each.columns.contains_column(column)]
+        owners = [each for each in mapper.iterate_to_root() if column.table in each.tables]
         self.model = owners[-1].class_.__name__
+        # Set to itself, a column is not given its onupdate= value.
+        self.without_onupdate: dict[Any, Any] = {each: each for each in self.table.columns if each.onupdate is not None}
         self.primary_key = tuple(mapper._pks_by_table[self.table])
         self.key_names = tuple(mapper.get_property_by_column(each).key for each in mapper.primary_key)
         self._row_key_is_identity = self.primary_key == tuple(mapper.primary_key)
@@ -83,8 +86,10 @@ def _find(mapper: Mapper[Any]) -> list[Watch]:
     found = []
     for prop in mapper.column_attrs:
         assert isinstance(prop, ColumnProperty)
-        for column in prop.columns:
+        # A class may be mapped to a subquery, and is written through the tables beneath it.
+        columns = {base for column in prop.columns for base in column.base_columns if isinstance(base, sa.Column)}
+        for column in columns:
             guard = guard_of(column)
-            if guard is not None and isinstance(column, sa.Column):
+            if guard is not None and column.table in mapper._pks_by_table:
                 found.append(Watch(mapper, prop.key, column, guard))
     return found

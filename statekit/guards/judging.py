@@ -1,0 +1,296 @@
+"""The verdicts of one flush: which moves of its objects are legal, by what is known of each.
+
+Most objects were loaded, and are judged by that, if a race will be noticed afterwards. Where the source is not known,
+in "skip" and "observe", and where the driver does not say how many rows an executemany has met, the rows are read
+first, and held until the transaction ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm.attributes import instance_dict
+from sqlalchemy.orm.base import NO_VALUE
+from sqlalchemy.sql.elements import ClauseElement
+
+from statekit.guards import current, steps
+from statekit.guards.guard import NOT_KNOWN, Guard
+from statekit.guards.report import Report
+from statekit.guards.watch import Watch
+from statekit.observe.modes import OnIllegal
+
+State = InstanceState[Any]
+Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
+
+UNSEEN = object()
+RACE = "Another transaction moved the row first."
+LATE = "The state was set while the flush was under way, by a listener or by a relationship."
+
+
+class Judging:
+    """Judges the objects of one flush and remembers by which value each was judged.
+
+    Args:
+        connections: returns the connections that objects are written on.
+
+    Attributes:
+        report: where refused and legal moves are noted.
+        steps: the UPDATEs that only steps need.
+        inserts_to_look_at: new rows whose state only the INSERT shows.
+        stays: guards of which the flush writes a state to a row that has it already; their rows were read.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._modes: dict[Watch, OnIllegal] = {}
+        self._judged: dict[Watch, dict[State, Any]] = {}
+        self.report = Report(self.mode)
+        self.steps = steps.Steps()
+        self.inserts_to_look_at: dict[tuple[Watch, State], None] = {}
+        self.stays: set[Guard] = set()
+
+    def mode(self, watch: Watch) -> OnIllegal:
+        """Return what an illegal move leads to in this flush."""
+        mode = self._modes.get(watch)
+        if mode is None:
+            mode = self._modes[watch] = watch.guard.mode
+        return mode
+
+    def unseen(self, watch: Watch, states: Iterable[State]) -> list[State]:
+        """Return the objects whose state was set and not yet judged, or changed since."""
+        key, judged = watch.key, self._judged.get(watch, {})
+        return [
+            state
+            for state in states
+            if key in state.committed_state
+            and (value := instance_dict(state.obj()).get(key)) is not (seen := judged.get(state, UNSEEN))
+            and not (is_sql(seen) and value is None)  # written, and expired since
+        ]
+
+    def was_seen(self, watch: Watch, state: State) -> bool:
+        """Return whether the object was judged."""
+        return state in self._judged.get(watch, {})
+
+    def withdraw(self, states: Iterable[State], watch: Watch | None = None) -> None:
+        """Forget every verdict on objects: they are left out, or their state was changed again."""
+        gone = set(states)
+        for each, judged in self._judged.items():
+            if watch in (None, each):
+                for state in gone:
+                    judged.pop(state, None)
+        self.report.withdraw(gone, watch)
+        self.steps.withdraw(gone, watch)
+
+    # -- rows that exist
+
+    def changed(self, watch: Watch, states: list[State]) -> None:
+        """Judge objects with a row, whose state was set."""
+        states = [state for state in states if not self._is_unchanged(watch, state)]
+        loaded: list[State] = []
+        others = states
+        if states and self.mode(watch) == "raise" and self.notices_a_race(watch, states):
+            others = self._by_what_was_loaded(watch, states)
+            read = set(others)
+            loaded = [state for state in states if state not in read] if others else []
+        if others:
+            self._by_row(watch, others)
+        if loaded and watch.guard in self.stays:
+            # The fence must let rows keep their state, so that a race is not noticed by it: these are read as well.
+            self.withdraw(loaded, watch)
+            self._by_row(watch, loaded)
+
+    def late(self, watch: Watch, state: State) -> None:
+        """Judge an object again whose state was set while the flush was under way, before its UPDATE."""
+        if self.unseen(watch, [state]) and state.key is not None:
+            self.withdraw([state], watch)
+            old = state.committed_state[watch.key]
+            known = old is not NO_VALUE and not is_sql(old) and not is_sql(state.dict.get(watch.key))
+            if known and self.mode(watch) == "raise":
+                self._path(watch, state, watch.guard.states.text(old), [state.dict.get(watch.key)], hint=LATE)
+            else:
+                self._by_row(watch, [state], hint=LATE)
+
+    def written_late(self, watch: Watch, targets: dict[State, Any]) -> None:
+        """Account for changes that the flush itself made and wrote."""
+        for state, new in targets.items():
+            old = state.committed_state[watch.key]
+            if old is NO_VALUE or is_sql(old) or is_sql(new):
+                continue
+            pair = watch.guard.states.text(old), watch.guard.states.text(new)
+            if pair in watch.guard.legal:
+                self.report.done("allowed", watch, pair, state)
+            elif pair[0] != pair[1] and self.mode(watch) == "observe":
+                self.report.done("observed", watch, pair, state)
+
+    def notices_a_race(self, watch: Watch, states: Sequence[State]) -> bool:
+        """Return whether the driver says how many rows the UPDATE of these objects will have met."""
+        (connection, _), *_ = self._connections(watch, states[:1])
+        dialect = connection.dialect
+        return dialect.supports_sane_rowcount and (len(states) == 1 or dialect.supports_sane_multi_rowcount)
+
+    def _is_unchanged(self, watch: Watch, state: State) -> bool:
+        """Return whether an object was given the state that it was loaded with: nothing will be written.
+
+        Its row may hold another one by now, and this is no attempt to change that.
+        """
+        old, new = state.committed_state[watch.key], instance_dict(state.obj()).get(watch.key)
+        if old is NO_VALUE or is_sql(old) or is_sql(new):
+            return False
+        if old is not new and state.manager[watch.key].impl.is_equal(new, old) is not True:
+            return False
+        if watch.guard.steps and steps.trail(state, watch.key):
+            return False
+        self._judged.setdefault(watch, {})[state] = new
+        return True
+
+    def _by_what_was_loaded(self, watch: Watch, states: list[State]) -> list[State]:
+        """Judge the objects whose source Python knows; return the others."""
+        key, text = watch.key, watch.guard.states.text
+        others = []
+        for state in self._not_plainly_legal(watch, states, [state.committed_state[key] for state in states]):
+            old, new = state.committed_state[key], state.dict.get(key)
+            if old is NO_VALUE or is_sql(new) or is_sql(old) or text(old) == text(new):
+                others.append(state)
+            else:
+                self._path(watch, state, text(old), steps.trail(state, key) or [new])
+        return others
+
+    def _by_row(self, watch: Watch, states: list[State], *, hint: str = "") -> None:
+        """Judge objects by what their rows hold now, and hold the rows until the transaction ends."""
+        values = watch.guard.states.values
+        for connection, some in self._connections(watch, states):
+            keys = {state: watch.row_key(state) for state in some}
+            rows = current.read(connection, watch, keys.values())
+            there = [state for state in some if keys[state] in rows]  # SQLAlchemy says so where a row is gone
+            now = [values.get(rows[keys[state]], NO_VALUE) for state in there]
+            for state in self._not_plainly_legal(watch, there, now):
+                source, new = rows[keys[state]], state.dict.get(watch.key)
+                if is_sql(new):
+                    target = current.evaluate(connection, watch, keys[state], new)
+                    self._path(watch, state, source, [new], [target], hint=hint)
+                else:
+                    self._path(watch, state, source, steps.trail(state, watch.key) or [new], hint=hint)
+
+    def _not_plainly_legal(self, watch: Watch, states: list[State], sources: list[Any]) -> list[State]:
+        """Pass the objects with one legal move, which are nearly all and must be fast; return the others.
+
+        Args:
+            sources: the value that each row holds, as far as it is a state of the table.
+        """
+        guard, key = watch.guard, watch.key
+        known, legal = guard.states.known, guard.legal
+        note = self.report.done if self.report.counts_allowed else None
+        judged = self._judged.setdefault(watch, {})
+        others = []
+        for state, source in zip(states, sources, strict=True):
+            new = instance_dict(state.obj()).get(key)
+            try:
+                pair = known[source], known[new]
+            except (KeyError, TypeError):  # not loaded, an SQL expression, or no state of the table
+                others.append(state)
+                continue
+            if pair in legal and not guard.steps:
+                judged[state] = new
+                if note is not None:
+                    note("allowed", watch, pair, state)
+            else:
+                others.append(state)
+        return others
+
+    def _path(
+        self,
+        watch: Watch,
+        state: State,
+        source: str | None,
+        values: list[Any],
+        texts: list[str | None] | None = None,
+        *,
+        hint: str = "",
+    ) -> None:
+        """Judge the move of one row, or its steps.
+
+        Args:
+            source: the state that the row is in.
+            values: what was assigned, in order; only the last counts unless the guard follows steps.
+            texts: the same as text, where Python cannot tell it.
+        """
+        guard, mode = watch.guard, self.mode(watch)
+        if not guard.steps:
+            values = values[-1:]
+        path, taken = [source], []
+        for value, text in zip(values, texts or map(guard.states.text, values), strict=True):
+            if text != path[-1]:
+                path.append(text)
+                taken.append(value)
+        loaded = state.committed_state.get(watch.key, NO_VALUE)
+        moved = loaded is not NO_VALUE and not is_sql(loaded) and guard.states.text(loaded) != source
+        self._judged.setdefault(watch, {})[state] = state.dict.get(watch.key)
+        if not taken:
+            if moved and mode == "raise":
+                self.report.lose(watch, state)
+            self.stays.add(guard)
+            return
+        pairs = list(itertools.pairwise(path))
+        illegal = next((pair for pair in pairs if pair not in guard.legal), None)
+        if illegal is not None and mode != "observe":
+            self.report.refuse(watch, illegal, state, hint=RACE if moved else hint)
+            return
+        for pair in pairs:
+            self.report.done("allowed" if pair in guard.legal else "observed", watch, pair, state)
+        if len(taken) > 1:
+            self.steps.of_persistent(watch, state, taken)
+
+    # -- rows that do not exist yet
+
+    def created(self, watch: Watch, state: State) -> None:
+        """Judge a row to be inserted, if its state is known before that."""
+        guard, key = watch.guard, watch.key
+        value = state.dict.get(key)
+        values = (steps.trail(state, key) if guard.steps else []) or [value]
+        is_null = value is None and key in state.dict and watch.column.type.should_evaluate_none
+        first: Any
+        if value is None and not is_null:  # SQLAlchemy leaves the column out, and its default applies
+            # A relationship fills a foreign key when the flush comes to it.
+            first = NOT_KNOWN if watch.column.foreign_keys else guard.default
+        else:
+            first = NOT_KNOWN if is_sql(value) else guard.states.text(values[0])
+        if first is NOT_KNOWN:
+            self.inserts_to_look_at[watch, state] = None
+            return
+        self._judged.setdefault(watch, {})[state] = value
+        self.starts(watch, state, first)
+        if len(values) > 1:
+            self._steps_of_a_new_row(watch, state, values)
+
+    def starts(self, watch: Watch, state: State, text: str | None, *, hint: str = "") -> None:
+        """Judge the state that a new row starts in."""
+        if text not in watch.guard.initial:
+            if self.mode(watch) == "observe":
+                self.report.done("observed", watch, (None, text), state, new=True)
+            else:
+                self.report.refuse(watch, (None, text), state, new=True, hint=hint)
+
+    def _steps_of_a_new_row(self, watch: Watch, state: State, values: list[Any]) -> None:
+        guard = watch.guard
+        path, taken = [guard.states.text(values[0])], values[:1]
+        for value in values[1:]:
+            if (text := guard.states.text(value)) != path[-1]:
+                path.append(text)
+                taken.append(value)
+        for pair in itertools.pairwise(path):
+            if pair in guard.legal or self.mode(watch) == "observe":
+                self.report.done("allowed" if pair in guard.legal else "observed", watch, pair, state)
+            else:
+                self.report.refuse(watch, pair, state)
+                return
+        self._judged[watch][state] = taken[0]
+        self.steps.of_new(watch, state, taken)
+
+
+def is_sql(value: Any) -> bool:
+    """Return whether a value of an attribute is an SQL expression, which only the database can evaluate."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
