@@ -59,11 +59,12 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
             f"{class_.__name__}.__transitions__ is {type(declared).__name__}; allowed is a mapping of attribute name "
             'to TransitionTable, such as {"status": TransitionTable("READY → DONE")}.'
         )
+    if _is_abstract_concrete_base(mapper):
+        return  # each of the concrete classes has a table and a guard of its own
     for key, table in declared.items():
         where = f"{class_.__name__}.__transitions__[{key!r}]"
         column = _column_of(mapper, key, where)
-        if not isinstance(column.table, sa.Table):
-            continue  # the abstract base of concrete classes, each of which has a table and a guard of its own
+        _check_table(column, mapper, where)
         existing = guard_of(column)
         if existing is not None and _is_inherited(mapper, column) and existing.table == table:
             continue  # the subclass shares the column, and with it the guard
@@ -125,11 +126,7 @@ def guard(
             f"{where}: the column belongs to {owner.class_.__name__}, and a table holds for a whole column. "
             f"Write guard({owner.class_.__name__}.{attribute_or_column.key}, …)."
         )
-    if not isinstance(column.table, sa.Table):
-        raise TableError(
-            f"{where}: {mapper.class_.__name__} is mapped to a query and not to a table. Guard the column of the table "
-            "beneath it, such as guard(message_table.c.status, …)."
-        )
+    _check_table(column, mapper, where)
     _attach(column, table, mapper, attribute_or_column.key, where, on_illegal=on_illegal, steps=steps)
 
 
@@ -138,7 +135,8 @@ def guard_on(attribute_or_column: Any) -> Guard | None:
     if isinstance(attribute_or_column, QueryableAttribute):
         prop = attribute_or_column.parent.mapper.get_property(attribute_or_column.key)
         columns = prop.columns if isinstance(prop, ColumnProperty) else []
-        return next((found for column in columns if (found := guard_of(column)) is not None), None)
+        bases = [base for column in columns for base in column.base_columns]
+        return next((found for base in bases if (found := guard_of(base)) is not None), None)
     return guard_of(attribute_or_column)
 
 
@@ -162,6 +160,22 @@ def _column_of(mapper: Mapper[Any], key: str, where: str) -> sa.Column[Any]:
             "that holds exactly one column of a table."
         )
     return columns[0]
+
+
+def _check_table(column: sa.Column[Any], mapper: Mapper[Any], where: str) -> None:
+    if not isinstance(column.table, sa.Table):
+        raise TableError(
+            f"{where}: {mapper.class_.__name__} is mapped to a query and not to a table. Guard the column of the table "
+            "beneath it, such as guard(message_table.c.status, …)."
+        )
+
+
+def _is_abstract_concrete_base(mapper: Mapper[Any]) -> bool:
+    if isinstance(mapper.local_table, sa.Table):
+        return False
+    from sqlalchemy.ext.declarative import AbstractConcreteBase
+
+    return issubclass(mapper.class_, AbstractConcreteBase)
 
 
 def _kind(prop: MapperProperty[Any]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from statekit.guards.watch import Watch
@@ -63,7 +62,7 @@ def _conditions(
 ) -> Iterable[tuple[sa.ColumnElement[bool], dict[str, Any]]]:
     first = columns[0]
     if len(columns) == 1 and connection.dialect.name == "postgresql" and type(first.type) in _ARRAYS:
-        ids = sa.bindparam("statekit_keys", type_=postgresql.ARRAY(first.type))
+        ids = sa.bindparam("statekit_keys", type_=sa.ARRAY(first.type))
         yield first == sa.any_(ids), {"statekit_keys": [key[0] for key in keys]}
         return
     for start in range(0, len(keys), _CHUNK):

@@ -126,7 +126,7 @@ def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
     def literal(state: str | None) -> str:
         python_value = guard.states.values[state]
         try:
-            text = str(compiler.process(sa.literal(python_value, type_), literal_binds=True))
+            text = str(compiler.process(sa.literal(python_value, guard.column.type), literal_binds=True))
         except Exception:  # the type has no literals
             text = ""
         if not text or "%(" in text or "__[" in text:  # the last two would be taken for parameters at the execution
@@ -213,8 +213,11 @@ def _has_text(criterion: Any) -> bool:
 
 
 def _is_of_a_flush(update: Any) -> bool:
-    """Return whether the unit of work made the statement: it finds rows by parameters called after key columns."""
-    parts = getattr(update._where_criteria[0], "clauses", ()) if len(update._where_criteria) == 1 else ()
+    """Return whether the unit of work made the statement: it finds rows by parameters called after key columns.
+
+    So do the statements for steps, which are part of a flush.
+    """
+    parts = [part for each in update._where_criteria for part in getattr(each, "clauses", (each,))]
     return bool(parts) and all(
         isinstance(getattr(part, "right", None), BindParameter) and part.right.key == getattr(part.left, "_label", None)
         for part in parts

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Mapper, Session, UOWTransaction, lazyload
+from sqlalchemy.orm import Mapper, Session, UOWTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
 from statekit.guards import current, steps
@@ -121,8 +121,8 @@ class Flush:
             identities = [state.key[1] for state in some if state.key is not None]
             for start in range(0, len(identities), _CHUNK):
                 keys = sa.tuple_(*mapper.primary_key).in_(identities[start : start + _CHUNK])
-                # Only what is expired is loaded, and no other object is touched.
-                self.session.scalars(sa.select(mapper).where(keys).options(lazyload("*"))).all()
+                # Without populate_existing: what is expired is loaded, and pending changes elsewhere stay.
+                self.session.scalars(sa.select(mapper).where(keys)).unique().all()
 
     # -- while it writes, and after
 

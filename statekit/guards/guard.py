@@ -160,27 +160,29 @@ def all_guards() -> list[Guard]:
     return [guard for known in _registered if (guard := known()) is not None]
 
 
+def filled_by_relationships() -> bool:
+    """Return whether a guarded column is a foreign key, which a relationship may fill while a flush is under way."""
+    return any(guard.column.foreign_keys for guard in all_guards())
+
+
 def guards_of(target: Any) -> list[Guard]:
     """Return the guards of a table, an alias of one, or a bare ``table()`` that names one.
 
-    A column knows its guard itself, and so does its copy in another MetaData. A bare ``sqlalchemy.table()``, and a
-    ``Table`` that no class is mapped to, are the guarded table if schema and name are the same; a Table with a class
-    of its own is a model of its own, to be guarded by its own declaration.
+    A column knows its guard itself, and so does its copy in another MetaData. A bare ``sqlalchemy.table()`` has no
+    MetaData, and is the guarded table if schema and name are the same. Another ``Table`` of that name is not: a process
+    may work with several databases.
     """
     table = root_table(target)
     columns = getattr(table, "columns", ())
-    own = [guard for column in columns if (guard := guard_of(column)) is not None]
-    if own or not _registered:
-        return own
-    name, schema = getattr(table, "name", None), getattr(table, "schema", None)
-    twins = [
+    if isinstance(table, sa.Table) or not isinstance(table, sa.TableClause):
+        return [guard for column in columns if (guard := guard_of(column)) is not None]
+    return [
         guard
         for guard in all_guards()
-        if guard.column.table.name == name and guard.column.table.schema == schema and guard.column.key in table.columns
+        if guard.column.table.name == table.name
+        and guard.column.table.schema == table.schema
+        and guard.column.key in table.columns
     ]
-    if twins and isinstance(table, sa.Table) and _is_mapped(table):
-        return []
-    return twins
 
 
 def root_table(target: Any) -> FromClause:
@@ -188,12 +190,6 @@ def root_table(target: Any) -> FromClause:
     while not isinstance(target, sa.Table) and getattr(target, "element", None) is not None:
         target = target.element
     return target  # type: ignore[no-any-return]
-
-
-def _is_mapped(table: sa.Table) -> bool:
-    from sqlalchemy.orm.mapper import _all_registries
-
-    return any(table in mapper.tables for registry in _all_registries() for mapper in registry.mappers)
 
 
 def illegal_transition(

@@ -89,17 +89,15 @@ class Judging:
 
     def changed(self, watch: Watch, states: list[State]) -> None:
         """Judge objects with a row, whose state was set."""
-        states = [state for state in states if not self._is_unchanged(watch, state)]
-        loaded: list[State] = []
-        others = states
-        if states and self.mode(watch) == "raise" and self.notices_a_race(watch, states):
-            others = self._by_what_was_loaded(watch, states)
+        if self.mode(watch) != "raise" or not self.notices_a_race(watch, states):
+            self._by_row(watch, self._really_changed(watch, states))
+            return
+        others = self._by_what_was_loaded(watch, states)
+        self._by_row(watch, others)
+        if others and watch.guard in self.stays:
+            # The fence must let rows keep their state, so that a race is not noticed by it: all of them are read.
             read = set(others)
-            loaded = [state for state in states if state not in read] if others else []
-        if others:
-            self._by_row(watch, others)
-        if loaded and watch.guard in self.stays:
-            # The fence must let rows keep their state, so that a race is not noticed by it: these are read as well.
+            loaded = [state for state in self._really_changed(watch, states) if state not in read]
             self.withdraw(loaded, watch)
             self._by_row(watch, loaded)
 
@@ -132,12 +130,25 @@ class Judging:
         dialect = connection.dialect
         return dialect.supports_sane_rowcount and (len(states) == 1 or dialect.supports_sane_multi_rowcount)
 
-    def _is_unchanged(self, watch: Watch, state: State) -> bool:
-        """Return whether an object was given the state that it was loaded with: nothing will be written.
+    def _really_changed(self, watch: Watch, states: list[State]) -> list[State]:
+        """Return the objects of which something will be written.
 
-        Its row may hold another one by now, and this is no attempt to change that.
+        One that was given the state that it was loaded with is left out. Its row may hold another one by now, and this
+        is no attempt to change that.
         """
-        old, new = state.committed_state[watch.key], instance_dict(state.obj()).get(watch.key)
+        key, known = watch.key, watch.guard.states.known
+        changed = []
+        for state in states:
+            old, new = state.committed_state[key], instance_dict(state.obj()).get(key)
+            try:
+                differ = known[old] != known[new]
+            except (KeyError, TypeError):
+                differ = False
+            if differ or not self._is_unchanged(watch, state, old, new):
+                changed.append(state)
+        return changed
+
+    def _is_unchanged(self, watch: Watch, state: State, old: Any, new: Any) -> bool:
         if old is NO_VALUE or is_sql(old) or is_sql(new):
             return False
         if old is not new and state.manager[watch.key].impl.is_equal(new, old) is not True:
@@ -153,6 +164,8 @@ class Judging:
         others = []
         for state in self._not_plainly_legal(watch, states, [state.committed_state[key] for state in states]):
             old, new = state.committed_state[key], state.dict.get(key)
+            if self._is_unchanged(watch, state, old, new):
+                continue
             if old is NO_VALUE or is_sql(new) or is_sql(old) or text(old) == text(new):
                 others.append(state)
             else:
@@ -161,6 +174,8 @@ class Judging:
 
     def _by_row(self, watch: Watch, states: list[State], *, hint: str = "") -> None:
         """Judge objects by what their rows hold now, and hold the rows until the transaction ends."""
+        if not states:
+            return
         values = watch.guard.states.values
         for connection, some in self._connections(watch, states):
             keys = {state: watch.row_key(state) for state in some}

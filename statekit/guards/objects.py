@@ -15,11 +15,12 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import InstanceState, Session, UOWTransaction
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from statekit.errors import StatekitError
 from statekit.guards import fence, watch
 from statekit.guards.flush import Flush
+from statekit.guards.guard import filled_by_relationships
 
 
 def install() -> None:
@@ -30,11 +31,14 @@ def install() -> None:
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Sequence[Any] | None) -> None:
-    flush = Flush(session, context)
-    dirty: Collection[InstanceState[Any]] = set(session._dirty_states)
+    dirty: Collection[InstanceState[Any]] = session._dirty_states  # type: ignore[assignment]
     new: Collection[InstanceState[Any]] = session._new
-    by_class = {class_: watch.watches(class_) for class_ in {state.class_ for state in (*dirty, *new)}}
-    by_class = {class_: watches for class_, watches in by_class.items() if watches}
+    classes = {state.class_ for state in dirty}
+    classes.update(state.class_ for state in new)
+    by_class = {class_: found for class_ in classes if (found := watch.watches(class_))}
+    if not by_class and not _more_may_come(session):
+        return
+    flush = Flush(session, context)
     if by_class:
         if not fence.is_in_force():
             raise StatekitError(
@@ -46,23 +50,37 @@ def _before_flush(session: Session, context: UOWTransaction, instances: Sequence
             dirty, new = [state for state in dirty if state in chosen], [state for state in new if state in chosen]
         if session._deleted:
             dirty = [state for state in dirty if state not in session._deleted]
-        changed = {
-            each: [
-                state
-                for state in dirty
-                if each.key in state.committed_state and state.class_ is class_ and not _will_be_deleted(state)
-            ]
-            for class_, watches in by_class.items()
-            for each in watches
-        }
-        flush.judge(
-            {each: states for each, states in changed.items() if states},
-            [state for state in new if state.class_ in by_class],
-        )
+        changed: dict[watch.Watch, list[InstanceState[Any]]] = {}
+        for class_, found in by_class.items():
+            states = [state for state in dirty if state.class_ is class_]
+            for each in found:
+                if each.onupdate is not None:
+                    _assign_onupdate(session, each, states)
+                key = each.key
+                if of_each := [state for state in states if key in state.committed_state]:
+                    changed[each] = _without_orphans(each, of_each)
+        flush.judge(changed, [state for state in new if state.class_ in by_class])
     flush.take_over()
 
 
-def _will_be_deleted(state: InstanceState[Any]) -> bool:
-    """Return whether the flush deletes an object because it has lost its parent (cascade "delete-orphan")."""
-    mapper = state.mapper
-    return bool(mapper._delete_orphans) and bool(mapper._is_orphan(state))
+def _more_may_come(session: Session) -> bool:
+    """Return whether guarded objects may join a flush that has none yet.
+
+    Other listeners may change some, and a relationship fills a column of objects that nobody has touched.
+    """
+    return len(session.dispatch.before_flush) > 1 or filled_by_relationships()
+
+
+def _assign_onupdate(session: Session, each: watch.Watch, states: list[InstanceState[Any]]) -> None:
+    """Give objects that will be updated the state that the column's ``onupdate=`` gives their rows, to judge it."""
+    for state in states:
+        obj = state.obj()
+        if each.key not in state.committed_state and session.is_modified(obj, include_collections=False):
+            set_attribute(obj, each.key, each.onupdate)
+
+
+def _without_orphans(each: watch.Watch, states: list[InstanceState[Any]]) -> list[InstanceState[Any]]:
+    """Leave out the objects that the flush deletes because they have lost their parent (cascade "delete-orphan")."""
+    if not each.mapper._delete_orphans:
+        return states
+    return [state for state in states if not each.mapper._is_orphan(state)]

@@ -33,6 +33,7 @@ class ColumnStates:
 
     def __init__(self, column: sa.Column[Any], table: TransitionTable, where: str) -> None:
         self._where = where
+        _check_type(column.type, where)
         # Of other types, what the driver gives may differ from what it is given.
         self._is_plain = isinstance(column.type, sa.String | sa.Integer)
         self._bind = _unpadded if isinstance(column.type, sa.CHAR) else _bind_processor(column.type)
@@ -182,6 +183,17 @@ def _check_enum(enum_type: sa.Enum, table: TransitionTable, where: str) -> None:
             f"{where}: the table does not know {', '.join(map(repr, missing))}, which the column's Enum has. Add the "
             "transitions there, or name states that have none with states=..., so that nobody wonders whether they "
             "were forgotten."
+        )
+
+
+def _check_type(type_: TypeEngine[Any], where: str) -> None:
+    base = type_
+    while isinstance(base, TypeDecorator):
+        base = base.impl_instance
+    if isinstance(base, sa.LargeBinary | sa.JSON | sa.ARRAY):
+        raise TableError(
+            f"{where}: the column's type {type_!r} cannot hold states: they are compared and reported as text. Use a "
+            "text, Enum or integer column."
         )
 
 

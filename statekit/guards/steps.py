@@ -134,7 +134,7 @@ def _write(watch: Watch, planned: dict[State, list[Any]], connections: Callable[
 
 
 def _update(connection: Connection, watch: Watch, targets: dict[State, Any]) -> None:
-    keys = [f"statekit_key_{number}" for number in range(len(watch.primary_key))]
+    keys = [str(column._label) for column in watch.primary_key]  # as in the flush's own: the fence knows it by them
     matches = [column == sa.bindparam(key) for column, key in zip(watch.primary_key, keys, strict=True)]
     # Set to itself, a column is not given its onupdate= value: only the last step is the flush's own.
     unchanged = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, configure_mappers
-from sqlalchemy.orm.base import NO_VALUE
+from sqlalchemy.orm.base import NO_VALUE, manager_of_class
 
 from statekit.guards.guard import Guard, guard_of
+
+_INFO_KEY = "statekit"
 
 
 class Watch:
@@ -24,6 +25,7 @@ class Watch:
         table: the table that the column belongs to.
         primary_key: that table's primary key columns.
         key_names: the names of the class's primary key attributes.
+        onupdate: value or SQL expression of the column's own ``onupdate=``, as far as that is no function.
         without_onupdate: values for an UPDATE of ours that is to change nothing but what it says.
     """
 
@@ -35,6 +37,9 @@ class Watch:
         self.table: sa.Table = column.table
         owners = [each for each in mapper.iterate_to_root() if column.table in each.tables]
         self.model = owners[-1].class_.__name__
+        # What a function gives is known only when SQLAlchemy has called it, for the UPDATE itself.
+        given: Any = column.onupdate
+        self.onupdate = given.arg if given is not None and (given.is_scalar or given.is_clause_element) else None
         # Set to itself, a column is not given its onupdate= value.
         self.without_onupdate: dict[Any, Any] = {each: each for each in self.table.columns if each.onupdate is not None}
         self.primary_key = tuple(mapper._pks_by_table[self.table])
@@ -65,20 +70,24 @@ def _committed(state: InstanceState[Any], name: str) -> Any:
     return getattr(state.obj(), name) if value is NO_VALUE else value
 
 
-_by_class: WeakKeyDictionary[type, tuple[Watch, ...]] = WeakKeyDictionary()
+_generation = 0
 
 
 def watches(class_: type) -> tuple[Watch, ...]:
     """Return the guarded attributes of a mapped class; empty for a class that has none."""
-    found = _by_class.get(class_)
-    if found is None:
-        found = _by_class[class_] = tuple(_find(sa.inspect(class_)))
-    return found
+    # Kept with the class and not in a dictionary of ours, so that it goes when the class goes.
+    info: dict[Any, Any] = manager_of_class(class_).info
+    generation, found = info.get(_INFO_KEY, (-1, ()))
+    if generation != _generation:
+        found = tuple(_find(sa.inspect(class_)))
+        info[_INFO_KEY] = _generation, found
+    return found  # type: ignore[no-any-return]
 
 
 def forget() -> None:
     """Look at every class anew: a guard was added."""
-    _by_class.clear()
+    global _generation
+    _generation += 1
 
 
 def _find(mapper: Mapper[Any]) -> list[Watch]:

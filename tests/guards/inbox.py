@@ -30,12 +30,17 @@ def new_base() -> Any:
 
 
 def message_class(
-    *, table: TransitionTable | None = TABLE, type_: Any = None, default: Any = "READY", **options: Any
+    *,
+    table: TransitionTable | None = TABLE,
+    type_: Any = None,
+    default: Any = "READY",
+    name: str = "message",
+    **options: Any,
 ) -> Any:
     """Return a new class Message(id, status, subject), guarded with these options; ``table=None`` leaves it bare."""
 
     class Message(new_base()):  # type: ignore[misc]
-        __tablename__ = "message"
+        __tablename__ = name
         id = mapped_column(sa.Integer, primary_key=True)
         status = mapped_column(type_ or sa.String(20), default=default)
         subject = mapped_column(sa.String(50), default="")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import aliased, column_property, composite, configure_mappers, mapped_column, relationship, synonym
 
 from statekit import Guarded, TableError, TransitionTable, guard
@@ -41,6 +42,13 @@ def bare(type_: Any = None, **options: Any) -> Any:
         both = composite(lambda a, b: (a, b), "id", "parent_id")
 
     return Message
+
+
+def of_a_query() -> Any:
+    class OfAQuery(new_base()):  # type: ignore[misc]
+        __table__ = sa.select(bare().__table__).subquery()
+
+    return OfAQuery
 
 
 SMALL = TransitionTable("READY → DONE")
@@ -93,6 +101,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: guard(bare(nullable=False).status, TransitionTable((None, "READY"))),
         "NOT NULL",
     ),
+    "a column of bytes": (
+        lambda: guard(bare(sa.LargeBinary).status, SMALL),
+        "cannot hold states.*text, Enum or integer",
+    ),
+    "a class that is mapped to a query": (lambda: guard(of_a_query().status, SMALL), "mapped to a query.*beneath it"),
     "a default that is no state": (lambda: guard(bare(default="NEW").status, TABLE), "default 'NEW' is no state"),
 }
 
@@ -174,3 +187,21 @@ def test_a_subclass_cannot_guard_its_parents_column_by_itself() -> None:
 
     with pytest.raises(TableError, match=r"belongs to Message.*guard\(Message.status"):
         guard(Special.status, TABLE)
+
+
+def test_the_abstract_base_of_concrete_classes_leaves_the_guard_to_them() -> None:
+    base = new_base()
+
+    class Item(Guarded, AbstractConcreteBase, base):  # type: ignore[misc, valid-type]
+        __transitions__ = {"status": TABLE}
+        strict_attrs = True
+
+    class Message(Item):
+        __tablename__ = "message"
+        __mapper_args__ = {"polymorphic_identity": "message", "concrete": True}
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20))
+
+    configure_mappers()
+    with pytest.raises(TableError, match="guarded already"):
+        guard(Message.status, TABLE)

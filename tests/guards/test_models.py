@@ -44,6 +44,7 @@ class Model:
     key: str = "status"
     values: tuple[Any, ...] = ("READY", "PROMOTED", "COMPLETED", "SPAM_REVIEW")
     texts: tuple[str, ...] = ("READY", "PROMOTED", "COMPLETED", "SPAM_REVIEW")
+    may_start_anywhere: bool = False
     metadata: Any = None
     prepare: Callable[[sa.Engine], None] = lambda engine: None
 
@@ -493,7 +494,7 @@ def enum_of_texts() -> Model:
 def str_enum_in_a_text_column() -> Model:
     table = TransitionTable({Status.READY: (Status.SPAM_REVIEW, Status.PROMOTED)}, (Status.PROMOTED, Status.COMPLETED))
     class_ = simple(new_base(), sa.String(20), table)
-    return Model(class_, by_keyword(class_), values=members(Status))
+    return Model(class_, by_keyword(class_), values=members(Status), may_start_anywhere=True)
 
 
 @model
@@ -527,6 +528,39 @@ def type_decorator() -> Model:
     table = TransitionTable((Plain.READY, Plain.SPAM_REVIEW), "READY → PROMOTED → COMPLETED", initial="READY")
     class_ = simple(new_base(), Coded, table)
     return Model(class_, by_keyword(class_), values=members(Plain), texts=("10", "11", "12", "13"))
+
+
+class Decimals(TypeDecorator[str]):
+    """Stores a word as a number with decimals, of which drivers give other values than they are given."""
+
+    impl = sa.Numeric
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else ["READY", "PROMOTED", "COMPLETED", "SPAM_REVIEW"].index(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else ["READY", "PROMOTED", "COMPLETED", "SPAM_REVIEW"][int(value)]
+
+
+@model
+def type_of_which_drivers_give_other_values() -> Model:
+    class_ = simple(new_base(), Decimals)
+    return Model(class_, by_keyword(class_), texts=("0.0", "1.0", "2.0", "3.0"))
+
+
+@model
+def mapped_to_a_query() -> Model:
+    table = sa.Table(
+        "message", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("status", sa.String(20))
+    )
+    guard(table.c.status, TABLE)
+    query = sa.select(table).subquery()
+
+    class Message(new_base()):  # type: ignore[misc]
+        __table__ = query
+
+    return Model(Message, by_keyword(Message), metadata=table.metadata)
 
 
 @model
@@ -599,10 +633,8 @@ class TestEveryKindOfModel:
         assert counts(getattr(kind.class_, kind.key)) == {(kind.texts[1], kind.texts[3]): 1}
 
     def test_refuses_a_new_row_that_starts_elsewhere(self, engine: sa.Engine, kind: Model) -> None:
-        if kind.class_.__name__ == "Message" and kind.values[0] == Status.READY and kind.key == "status":
-            column = sa.inspect(kind.class_).get_property("status").columns[0]
-            if not column.info["statekit"].table.has_initial:
-                pytest.skip("this one may start anywhere")
+        if kind.may_start_anywhere:
+            pytest.skip("this one has no initial states")
         with Session(engine) as session:
             session.add(kind.make(kind.values[2]))
             with pytest.raises(IllegalTransition) as caught:
@@ -615,7 +647,8 @@ class TestEveryKindOfModel:
             mapper = sa.inspect(kind.class_)
             column = mapper.get_property(kind.key).columns[0]
             for state in (3, 2):
-                session.execute(sa.update(column.table).values({column: kind.values[state]}))
+                base = next(iter(column.base_columns))
+                session.execute(sa.update(base.table).values({base: kind.values[state]}))
             session.commit()
             assert getattr(obj, kind.key) == kind.values[2]
 
@@ -628,3 +661,21 @@ def test_scoped_sessions_are_held_too(engine: sa.Engine) -> None:
     with pytest.raises(IllegalTransition):
         session.flush()
     session.remove()
+
+
+@pytest.mark.parametrize("engine", ["psycopg", "psycopg2"], indirect=True)
+def test_blanks_that_postgresql_adds_to_char_are_no_part_of_a_state(engine: sa.Engine) -> None:
+    class_ = simple(new_base(), sa.CHAR(20))
+    class_.metadata.create_all(engine)
+    with Session(engine) as session:
+        obj = class_(status="READY")
+        session.add(obj)
+        session.commit()
+        assert obj.status == "READY".ljust(20)
+        obj.status = "PROMOTED"
+        session.commit()
+        session.expire(obj)
+        obj.status = "SPAM_REVIEW"
+        with pytest.raises(IllegalTransition) as caught:
+            session.flush()
+    assert (caught.value.source, caught.value.target) == ("PROMOTED", "SPAM_REVIEW")

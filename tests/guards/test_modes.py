@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import Session, deferred, mapped_column, relationship
 
-from statekit import IllegalTransition, counts, guard, operation
+from statekit import IllegalTransition, StatekitError, TransitionTable, counts, guard, operation
 from tests.guards.inbox import TABLE, fill, load, message_class, new_base, stored
 from tests.support.databases import Databases, run
 
@@ -266,3 +267,192 @@ class TestAnOperation:
             session.add(message())
             session.commit()
         assert (op.allowed, op.moved) == ({}, 0)
+
+
+class TestSkipWith:
+    """What could be hurt by leaving a row out of a flush."""
+
+    def test_two_guarded_columns_counts_no_move_of_the_other(self, engine: sa.Engine) -> None:
+        class Message(new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            phase = mapped_column(sa.String(20), default="A")
+
+        guard(Message.status, TABLE, on_illegal="skip")
+        guard(Message.phase, TransitionTable("A → B → C"), on_illegal="skip", steps=True)
+        fill(engine, Message, "COMPLETED", "READY")
+        with Session(engine) as session, operation("Work") as op:
+            for each in load(session, Message):
+                each.phase = "A"
+            session.commit()
+            for each in load(session, Message):
+                each.status, each.phase = "PROMOTED", "B"
+                each.phase = "C"
+            session.commit()
+            assert [(each.status, each.phase) for each in load(session, Message)] == [
+                ("COMPLETED", "A"),
+                ("PROMOTED", "C"),
+            ]
+        assert op.blocked == {("COMPLETED", "PROMOTED"): 1}
+        assert op.allowed == {("READY", "PROMOTED"): 1, ("A", "B"): 1, ("B", "C"): 1}
+
+    def test_an_onupdate_function_calls_it_for_real_updates_only(self, engine: sa.Engine) -> None:
+        calls: list[int] = []
+
+        class Message(new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            touched = mapped_column(sa.Integer, onupdate=lambda context: calls.append(1) or len(calls))
+
+        guard(Message.status, TABLE, on_illegal="skip")
+        fill(engine, Message, "READY")
+        with Session(engine) as session:
+            session.get_one(Message, 1).status = "PROMOTED"
+            session.commit()
+        assert len(calls) == 1
+
+    def test_pending_changes_of_another_object_keeps_them(
+        self, async_engine: AsyncEngine, databases: Databases
+    ) -> None:
+        base = new_base()
+
+        class Owner(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "owner"
+            id = mapped_column(sa.Integer, primary_key=True)
+            name = mapped_column(sa.String(20))
+
+        class Message(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            owner_id = mapped_column(sa.ForeignKey("owner.id"))
+            owner = relationship(Owner, lazy="joined")
+
+        guard(Message.status, TABLE, on_illegal="skip")
+        engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
+        base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(Owner.__table__), [{"id": 1, "name": "old"}])
+            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED", "owner_id": 1}])
+
+        async def change() -> str:
+            async with AsyncSession(async_engine, expire_on_commit=False) as session:
+                message = await session.get_one(Message, 1)
+                message.owner.name, message.status = "new", "READY"
+                await session.commit()
+                return message.owner.name
+
+        assert run(change()) == "new"
+        with engine.connect() as connection:
+            assert connection.scalar(sa.select(Owner.name)) == "new"
+
+    def test_a_child_that_has_lost_its_parent_is_a_delete(self, engine: sa.Engine) -> None:
+        base = new_base()
+
+        class Thread(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "thread"
+            id = mapped_column(sa.Integer, primary_key=True)
+
+        class Message(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            thread_id = mapped_column(sa.ForeignKey("thread.id"))
+
+        Thread.messages = relationship(Message, cascade="all, delete-orphan")
+        guard(Message.status, TABLE, on_illegal="skip")
+        base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(Thread.__table__), [{"id": 1}])
+            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED", "thread_id": 1}])
+        with Session(engine, autoflush=False) as session:
+            message, thread = session.get_one(Message, 1), session.get_one(Thread, 1)
+            message.status = "READY"
+            thread.messages.remove(message)
+            session.commit()
+        assert stored(engine, Message) == []
+        assert counts(Message.status) == {}
+
+    @pytest.mark.parametrize("async_engine", ["asyncpg"], indirect=True)
+    def test_more_rows_than_a_statement_takes_parameters(self, async_engine: AsyncEngine, databases: Databases) -> None:
+        message = message_class(on_illegal="skip")
+        engine = databases.engine("psycopg")
+        fill(engine, message, *["COMPLETED"] * 33_000)
+
+        async def change() -> int:
+            async with AsyncSession(async_engine) as session:
+                with operation("Work") as op:
+                    for each in await session.scalars(sa.select(message)):
+                        each.status = "READY"
+                    await session.commit()
+                return op.blocked.total()
+
+        assert run(change()) == 33_000
+
+    @pytest.mark.parametrize("mode", ["raise", "skip", "observe"])
+    def test_sessions_over_several_databases(self, tmp_path: Any, mode: Any) -> None:
+        message = message_class(on_illegal=mode)
+        engines = {name: sa.create_engine(f"sqlite:///{tmp_path / name}") for name in ("north", "south")}
+        for engine in engines.values():
+            fill(engine, message, "READY", "PROMOTED")
+
+        def by_token(mapper: Any, instance: Any, clause: Any = None) -> str:
+            return str(sa.inspect(instance).identity_token)
+
+        with (
+            ShardedSession(
+                shards=engines,
+                shard_chooser=by_token,
+                identity_chooser=lambda *args, **kw: list(engines),
+                execute_chooser=lambda context: list(engines),
+            ) as session,
+            operation("Work") as op,
+        ):
+            for each in session.scalars(sa.select(message)).all():
+                each.status = "PROMOTED" if each.status == "READY" else "SPAM_REVIEW"
+            if mode == "raise":
+                with pytest.raises(IllegalTransition):
+                    session.flush()
+                assert op.blocked.total() == 2
+            else:
+                session.commit()
+                assert op.allowed == {("READY", "PROMOTED"): 2}
+                assert (op.blocked + op.observed) == {("PROMOTED", "SPAM_REVIEW"): 2}
+        for engine in engines.values():
+            engine.dispose()
+
+
+def test_writing_the_state_that_an_expired_row_has_is_an_update_as_without_a_guard(engine: sa.Engine) -> None:
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20))
+        updates = mapped_column(sa.Integer, default=0, onupdate=sa.text("updates + 1"))
+
+    guard(Message.status, TABLE)
+    Message.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED"}])
+    with Session(engine) as session:
+        message = session.get_one(Message, 1)
+        session.expire(message)
+        message.status = "COMPLETED"
+        session.commit()
+        assert message.updates == 1
+
+
+def test_a_dictionary_of_info_that_columns_share_guards_only_one_of_them() -> None:
+    shared = {"export": True}
+
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20), info=shared)
+        subject = mapped_column(sa.String(20), info=shared)
+
+    guard(Message.status, TABLE)
+    assert Message.__table__.c.status.info["export"]
+    with pytest.raises(StatekitError, match="subject has no guard"):
+        counts(Message.subject)

@@ -109,10 +109,3 @@ def test_a_session_knows_its_changed_new_and_deleted_objects() -> None:
 def test_a_mapper_knows_the_primary_key_of_each_of_its_tables(message: Any) -> None:
     """``watch.Watch`` asks it. Look at ``Mapper._configure_pks``."""
     assert list(sa.inspect(message)._pks_by_table[message.__table__]) == [message.__table__.c.id]
-
-
-def test_all_registries_can_be_listed(message: Any) -> None:
-    """``guard.guards_of`` asks whether a class is mapped to a table. Look at sqlalchemy/orm/mapper.py."""
-    from sqlalchemy.orm.mapper import _all_registries
-
-    assert message.registry in _all_registries()

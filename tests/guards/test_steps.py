@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session, mapped_column
+from sqlalchemy.orm import Session, mapped_column, validates
 
-from statekit import IllegalTransition, TransitionTable, counts, guard, operation
+from statekit import ConcurrentTransition, IllegalTransition, TransitionTable, counts, guard, operation
 from tests.guards.inbox import TABLE, fill, load, message_class, new_base, stored
 from tests.support.databases import Databases, run
 
@@ -239,3 +239,85 @@ def test_they_go_through_an_async_session(async_engine: AsyncEngine, databases: 
 
     run(change())
     assert stored(sync_engine, message) == ["COMPLETED", "COMPLETED"]
+
+
+def test_a_flush_that_is_refused_for_another_reason_loses_no_step(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message)
+    with Session(engine) as session:
+        new, wrong = message(id=1, status="READY"), message(id=2, status="COMPLETED")
+        go(new, "PROMOTED")
+        session.add_all([new, wrong])
+        with pytest.raises(IllegalTransition):
+            session.flush()
+        assert new.status == "PROMOTED"
+        session.expunge(wrong)
+        session.commit()
+    assert stored(engine, message) == ["PROMOTED"]
+
+
+def test_after_a_refusal_the_next_assignment_begins_anew(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        one = session.get_one(message, 1)
+        go(one, "COMPLETED")
+        with pytest.raises(IllegalTransition):
+            session.flush()
+        go(one, "PROMOTED")
+        session.commit()
+    assert stored(engine, message) == ["PROMOTED"]
+
+
+def test_after_a_refusal_the_same_flush_is_refused_again(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        go(session.get_one(message, 1), "SPAM_REVIEW", "PROMOTED")
+        for _ in range(2):
+            with pytest.raises(IllegalTransition):
+                session.flush()
+    assert counts(message.status) == {("SPAM_REVIEW", "PROMOTED"): 2}
+
+
+def test_a_validator_changes_what_is_followed(engine: sa.Engine) -> None:
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20))
+
+        @validates("status")
+        def shout(self, key: str, value: str) -> str:
+            return value.upper()
+
+    guard(Message.status, TABLE, steps=True)
+    fill(engine, Message, "READY")
+    with Session(engine) as session:
+        go(session.get_one(Message, 1), "promoted", "completed")
+        session.commit()
+    assert stored(engine, Message) == ["COMPLETED"]
+
+
+def test_a_new_row_that_is_observed_is_counted_once(engine: sa.Engine) -> None:
+    message = message_class(steps=True, on_illegal="observe")
+    fill(engine, message)
+    with Session(engine) as session, operation("Import") as op:
+        new = message(id=1, status="PROMOTED")
+        go(new, "COMPLETED")
+        session.add(new)
+        session.commit()
+    assert (op.observed, op.allowed) == ({(None, "PROMOTED"): 1}, {("PROMOTED", "COMPLETED"): 1})
+
+
+def test_a_first_step_that_another_session_has_made_is_a_concurrent_one(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as first, Session(engine) as second:
+        one = first.get_one(message, 1)
+        second.get_one(message, 1).status = "PROMOTED"
+        second.commit()
+        go(one, "PROMOTED", "COMPLETED")
+        with pytest.raises(ConcurrentTransition) as caught:
+            first.flush()
+    assert caught.value.identities == ((1,),)
+    assert counts(message.status) == {}

@@ -115,6 +115,17 @@ class TestALine:
         block(memory_engine, message)
         assert lines(caplog)[0].startswith("[SELF-HEAL] Observed invalid transition: PROMOTED → SPAM_REVIEW")
 
+    def test_cannot_be_forged_by_a_value_with_a_line_break(
+        self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        message = message_class()
+        fill(memory_engine, message, "READY")
+        with Session(memory_engine) as session:
+            session.get_one(message, 1).status = "X\n[SELF-HEAL] all is well"
+            with pytest.raises(IllegalTransition):
+                session.flush()
+        assert "\n" not in lines(caplog)[0]
+
     def test_is_not_written_for_a_legal_move(self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
         message = message_class()
         fill(memory_engine, message, "READY")
