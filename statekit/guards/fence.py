@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,6 +31,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement, TextClause
 from statekit.errors import StatekitError
 from statekit.guards import compiled
 from statekit.guards.guard import Guard, guards_of, root_table
+from statekit.guards.move_writer import MoveWriter
 
 STRICT, STAY, OPEN = 0, 1, 2
 """How much the fence lets through: legal moves only; rows that keep their state as well; everything."""
@@ -113,47 +114,10 @@ def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
     if value is None:
         return ""  # this UPDATE does not set the column
     _warn_if_untried(compiler.dialect.name)
-    # A copy of the table in another schema may have a type of that schema; a bare table() has none.
-    type_ = guard.column.type if column.type._isnull else column.type
-    if compiler.dialect.name == "postgresql":
-        value = sa.cast(value, type_)  # else $1 has no type where it stands alone
-    else:
-        value = value.self_group()
-
-    def render(element: Any) -> str:
-        return str(compiler.process(element, **kw))
-
-    def literal(state: str | None) -> str:
-        python_value = guard.states.values[state]
-        try:
-            text = str(compiler.process(sa.literal(python_value, guard.column.type), literal_binds=True))
-        except Exception:  # the type has no literals
-            text = ""
-        if not text or "%(" in text or "__[" in text:  # the last two would be taken for parameters at the execution
-            return render(sa.bindparam("statekit_state", python_value, type_=type_, unique=True))
-        return text
-
-    def in_one_of(states: Iterable[str | None]) -> str:
-        states = list(states)
-        named = [literal(state) for state in states if state is not None]
-        parts = [f"{render(column)} IN ({', '.join(named)})"] if named else []
-        return " OR ".join(parts + [f"{render(column)} IS NULL"] * (None in states))
-
-    new, how_much = render(value), render(leeway(guard, in_flush=fence.in_flush))
-    whens = "".join(
-        f" WHEN {literal(target)} THEN {in_one_of(sources)}"
-        for target, sources in guard.sources.items()
-        if target is not None
-    )
-    parts = [f"{how_much} = {OPEN}"]
-    if whens:
-        parts.append(f"CASE {new}{whens} END")
-    if None in guard.sources:
-        parts.append(f"{new} IS NULL AND ({in_one_of(guard.sources[None])})")
-    # SQLite's compiler loses literal_binds on its own way to render IS NOT DISTINCT FROM, so that it is written here.
-    same = {"sqlite": "IS", "mysql": "<=>", "mariadb": "<=>"}.get(compiler.dialect.name, "IS NOT DISTINCT FROM")
-    parts.append(f"{how_much} = {STAY} AND {render(column)} {same} {new}")
-    return f"({' OR '.join(parts)})"
+    move = MoveWriter(compiler, guard, column, value, **kw)
+    how_much = move.render(leeway(guard, in_flush=fence.in_flush))
+    legal = move.legal(one_row=fence.in_flush)
+    return f"({how_much} = {OPEN} OR {legal} OR {how_much} = {STAY} AND {move.stays()})"
 
 
 def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> Any:

@@ -6,6 +6,7 @@ Reports about statements are a later part: today a statement leaves illegal rows
 from __future__ import annotations
 
 import gc
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session, aliased, mapped_column
 
-from statekit import TransitionTable, guard
+from statekit import IllegalTransition, TransitionTable, guard
 from tests.guards.inbox import TABLE, fill, message_class, new_base, stored
 
 STATES = ("READY", "PROMOTED", "COMPLETED", "SPAM_REVIEW")
@@ -536,3 +537,30 @@ class TestACopyOfTheTableInAnotherSchema:
             connection.execute(sa.update(copy).values(status="SPAM_REVIEW"))
             found = connection.scalars(sa.select(copy.c.status).order_by(copy.c.id)).all()
         assert found == ["SPAM_REVIEW", "PROMOTED"]
+
+
+class TestATableOfManyStates:
+    """On PostgreSQL the fence takes another form then."""
+
+    NAMES = tuple(f"STATE {number}" for number in range(40))
+    TABLE = TransitionTable(*itertools.pairwise(NAMES))
+
+    @pytest.mark.parametrize("type_", [sa.String(20), sa.Enum(*NAMES, name="many")], ids=["text", "enum"])
+    def test_is_held(self, engine: sa.Engine, type_: Any) -> None:
+        message = message_class(table=self.TABLE, type_=type_, default=None)
+        fill(engine, message, *self.NAMES[:3])
+        with engine.begin() as connection:
+            connection.execute(sa.update(message.__table__).values(status="STATE 2"))
+        assert stored(engine, message) == ["STATE 0", "STATE 2", "STATE 2"]
+
+    def test_is_held_in_a_race(self, engine: sa.Engine) -> None:
+        message = message_class(table=self.TABLE, default=None)
+        fill(engine, message, "STATE 0")
+        with Session(engine) as first, Session(engine) as second:
+            one = first.get_one(message, 1)
+            for state in ("STATE 1", "STATE 2"):
+                second.get_one(message, 1).status = state
+                second.commit()
+            one.status = "STATE 1"
+            with pytest.raises(IllegalTransition):
+                first.flush()

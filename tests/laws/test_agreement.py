@@ -23,7 +23,10 @@ QUOTES = ["it's", 'a "b"', "100 %", "%(x)s", ":x", "a\\b", "__[POSTCOMPILE_x]", 
 @st.composite
 def tables(draw: st.DrawFn) -> TransitionTable:
     """Any table, of states with any text, NULL among them."""
-    states = draw(st.lists(names | st.sampled_from(QUOTES) | st.none(), min_size=2, max_size=5, unique=True))
+    any_state = names | st.sampled_from(QUOTES)
+    states = draw(
+        st.lists(draw(st.sampled_from([any_state, any_state | st.none()])), min_size=2, max_size=5, unique=True)
+    )
     pairs = [(source, target) for source in states for target in states if source != target]
     return TransitionTable(*draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=6, unique=True)))
 
@@ -44,14 +47,18 @@ def test_on_every_move(engine: sa.Engine, table: TransitionTable) -> None:
     rows = [{"id": number, "status": source} for number, (source, _) in enumerate(moves)]
     expected = [target if source == target or table.allows(source, target) else source for source, target in moves]
 
-    with engine.begin() as connection:
-        connection.execute(sa.insert(Message.__table__), rows)
-        statement = sa.update(Message.__table__).where(Message.id == sa.bindparam("row"))
-        connection.execute(
-            statement.values(status=sa.bindparam("target")),
-            [{"row": number, "target": target} for number, (_, target) in enumerate(moves)],
-        )
-    assert stored(engine, Message) == expected
+    # Rows are found by a parameter of any name, and by one that is called as in the statements of a flush: the fence
+    # has a form of its own for those.
+    for key in ("row", "message_id"):
+        with engine.begin() as connection:
+            connection.execute(sa.delete(Message.__table__))
+            connection.execute(sa.insert(Message.__table__), rows)
+            statement = sa.update(Message.__table__).where(Message.__table__.c.id == sa.bindparam(key))
+            connection.execute(
+                statement.values(status=sa.bindparam("target")),
+                [{key: number, "target": target} for number, (_, target) in enumerate(moves)],
+            )
+        assert stored(engine, Message) == expected, key
 
     with engine.begin() as connection:
         connection.execute(sa.delete(Message.__table__))
