@@ -102,11 +102,14 @@ class Flush:
         if not skipped:
             return
         self._judging.withdraw(skipped)
-        for state in skipped:
-            self.session.expire(state.obj())
+        # A session holds its changed objects only; without this, one that nobody else holds would be gone in between.
+        objects = [state.obj() for state in skipped]
+        for state, obj in zip(skipped, objects, strict=True):
+            self.session.expire(obj)
             if state in self.context.states:  # the flush has begun: it is listed, but not to be saved
                 self.context.states[state] = (False, True)
         self._load_again(skipped)
+        del objects
 
     def _load_again(self, states: list[State]) -> None:
         """Load expired objects where they cannot do that themselves when they are next used: in an AsyncSession."""

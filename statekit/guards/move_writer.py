@@ -2,8 +2,8 @@
 
 Two forms say the same. ``CASE :new WHEN 'PROMOTED' THEN status IN ('READY') … END`` is the one for everywhere; where
 the new state is known when PostgreSQL plans, it folds to ``status IN ('READY')``, for which an index serves. On
-PostgreSQL, ``'{"PROMOTED": ["READY"], …}'::jsonb -> :new ? status`` is the faster one for a row that is found by its key
-anyway, and for a table with many states, because its size does not matter much.
+PostgreSQL, ``'{"PROMOTED": ["READY"], …}'::jsonb -> :new ? status`` is the faster one for a row that is found by its
+key anyway, and for a table with many states, because its size does not matter much.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from statekit.errors import show_state
 from statekit.table.names import as_text
 from statekit.table.transition import Transition
 
@@ -34,7 +33,8 @@ def mermaid(
     """
     ids = _mermaid_ids(states)
     lines = ["stateDiagram-v2"]
-    lines += [f'    state "{_mermaid_text(show_state(s))}" as {i}' for s, i in ids.items() if s != i]
+    named = [("NULL" if state is None else state, id_) for state, id_ in ids.items() if state != id_]
+    lines += [f'    state "{_mermaid_text(name)}" as {id_}' for name, id_ in named]
     lines += [f"    [*] --> {ids[s]}" for s in initial]
     for t in transitions:
         label = f": {t.event}" if t.event else ""
