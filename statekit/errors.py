@@ -18,12 +18,14 @@ Pair = tuple[str | None, str | None]
 new row."""
 
 
-def __getattr__(name: str) -> Any:
-    if name == "ConcurrentTransition":
-        from statekit.stale import ConcurrentTransition
+if not TYPE_CHECKING:  # a type checker would take any name for one that this finds
 
-        return ConcurrentTransition
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "ConcurrentTransition":
+            from statekit.stale import ConcurrentTransition
+
+            return ConcurrentTransition
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def show_state(state: str | None) -> str:

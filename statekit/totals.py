@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import QueryableAttribute
 
 
-def counts(attribute: QueryableAttribute[Any] | sa.Column[Any] | None = None) -> Counter[Pair]:
+def counts(attribute: QueryableAttribute[Any] | sa.ColumnElement[Any] | None = None) -> Counter[Pair]:
     """Return how often each illegal move was blocked in this process.
 
     A blocked move is one refused row named in one error, or skipped once; a retry is a new attempt. It is counted when
@@ -32,6 +32,9 @@ def counts(attribute: QueryableAttribute[Any] | sa.Column[Any] | None = None) ->
     if attribute is None:
         return process.total()
     from statekit.guards.attach import guard_on
+
+    if isinstance(attribute, type):
+        raise StatekitError(f"An attribute is asked for, such as {attribute.__name__}.status, and that is a class.")
 
     guard = guard_on(attribute)
     if guard is None:

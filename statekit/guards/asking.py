@@ -9,9 +9,11 @@ from sqlalchemy.orm import InstanceState, QueryableAttribute
 from sqlalchemy.orm.base import NO_VALUE
 
 from statekit.errors import StatekitError
+from statekit.guards.attach import Guarded
 from statekit.guards.guard import NOT_KNOWN
 from statekit.guards.watch import Watch, watches
 from statekit.table import Transition
+from statekit.table.messages import listing, suggestion
 from statekit.table.names import as_text
 
 
@@ -50,13 +52,25 @@ def can(obj: object, target: Any, attribute: QueryableAttribute[Any] | str | Non
         False as well for the state that the object is in: staying there is no transition.
 
     Raises:
-        StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
+        StatekitError: the table has no such state; the object's class has no guard, or several and ``attribute`` does
+            not say which.
     """
     watch, state = _watch(obj, attribute)
-    return (_state_of_row(watch, state), watch.guard.states.text(target)) in watch.guard.legal
+    states = watch.guard.states
+    text = states.text(target)
+    if text not in states.values:
+        text = states.text(states.member_by_value(target))
+    if text not in states.values:
+        raise StatekitError(
+            f"{watch.model}.{watch.key}: {target!r} is no state of the table, which has {listing(states.values)}."
+            f"{suggestion(str(target), states.values)}"
+        )
+    return (_state_of_row(watch, state), text) in watch.guard.legal
 
 
 def _watch(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tuple[Watch, InstanceState[Any]]:
+    if isinstance(obj, type):
+        raise StatekitError(f"An object is asked for, and {obj.__name__} is a class.")
     state: Any = sa.inspect(obj, raiseerr=False)
     found = watches(type(obj)) if isinstance(state, InstanceState) else ()
     key = attribute if attribute is None or isinstance(attribute, str) else attribute.key
@@ -64,6 +78,8 @@ def _watch(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tupl
     if len(chosen) != 1:
         names = ", ".join(watch.key for watch in found)
         has = f"has several guarded attributes, of which one must be named: {names}" if found else "has no guard"
+        if not found and hasattr(obj, "__transitions__") and not isinstance(obj, Guarded):
+            has += ": it has __transitions__, but does not derive from statekit.Guarded"
         asked = f" called {key!r}" if key is not None and found else ""
         has = f"has no guarded attribute{asked}; it has: {names}" if asked else has
         raise StatekitError(f"{type(obj).__name__} {has}.")

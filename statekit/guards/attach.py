@@ -53,6 +53,7 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
     """Attach the guards of a class that was just mapped."""
     declared: Any = getattr(class_, "__transitions__", None)
     if declared is None:
+        _check_spelling(class_)
         return
     if not isinstance(declared, Mapping):
         raise TableError(
@@ -71,12 +72,18 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
         _attach(column, table, mapper, key, where)
 
 
+def _check_spelling(class_: type) -> None:
+    for name in vars(class_):
+        if name.startswith("__transition"):
+            raise TableError(f"{class_.__name__}.{name}: the name that Guarded looks for is __transitions__.")
+
+
 # On our own class only: SQLAlchemy passes it on to the classes derived from it, and to nothing else.
 event.listen(Guarded, "after_mapper_constructed", _declare, propagate=True)
 
 
 def guard(
-    attribute_or_column: QueryableAttribute[Any] | sa.Column[Any],
+    attribute_or_column: QueryableAttribute[Any] | sa.ColumnElement[Any],
     table: TransitionTable,
     *,
     on_illegal: OnIllegal = "raise",

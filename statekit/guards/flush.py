@@ -15,8 +15,8 @@ from sqlalchemy.orm.exc import StaleDataError
 from statekit.guards import current, steps
 from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
 from statekit.guards.guard import Guard
-from statekit.guards.judging import LATE, RACE, Judging, State, is_sql
-from statekit.guards.watch import Watch, watches
+from statekit.guards.judging import LATE, RACE, Judging, is_sql
+from statekit.guards.watch import State, Watch, watches
 
 _under_way: ContextVar[Flush | None] = ContextVar("statekit_flush", default=None)
 
@@ -57,6 +57,13 @@ class Flush:
             IllegalTransition: a change is illegal in "raise", or a new row is. Nothing was written.
             ConcurrentTransition: another transaction made the same move first, in "raise".
         """
+        try:
+            self._judge(changed, created)
+        except BaseException:
+            self._end()
+            raise
+
+    def _judge(self, changed: dict[Watch, list[State]], created: Sequence[State]) -> None:
         judging = self._judging
         new = [(watch, state) for state in created for watch in watches(state.class_)]
         replacing = [(watch, state) for watch, state in new if self._replaces_a_deleted_row(watch, state)]
@@ -77,6 +84,10 @@ class Flush:
         """
         write = self.context.execute
         self.context.execute = lambda: self._write(write)  # type: ignore[method-assign]
+
+    def _end(self) -> None:
+        """Let go of everything: a session must not live on in a circle of references that a flush has left."""
+        self._made = None
 
     def _judge_what_came_since(self) -> None:
         """Judge what other listeners to ``before_flush`` have changed after ours."""
@@ -105,11 +116,25 @@ class Flush:
         # A session holds its changed objects only; without this, one that nobody else holds would be gone in between.
         objects = [state.obj() for state in skipped]
         for state, obj in zip(skipped, objects, strict=True):
-            self.session.expire(obj)
+            self.session.expire(obj, self._to_expire(state))
             if state in self.context.states:  # the flush has begun: it is listed, but not to be saved
                 self.context.states[state] = (False, True)
         self._load_again(skipped)
         del objects
+
+    def _to_expire(self, state: State) -> list[str] | None:
+        """Return the attributes to expire of an object that is left out; None for all of them.
+
+        In an AsyncSession, relationships stay loaded unless they were changed: they could not be loaded again.
+        """
+        (connection, _), *_ = self._connections(watches(state.class_)[0], [state])
+        if not connection.dialect.is_async:
+            return None
+        columns = [prop.key for prop in state.mapper.column_attrs]
+        pending = state.__dict__.get("_pending_mutations", {})
+        return columns + [
+            prop.key for prop in state.mapper.relationships if prop.key in state.committed_state or prop.key in pending
+        ]
 
     def _load_again(self, states: list[State]) -> None:
         """Load expired objects where they cannot do that themselves when they are next used: in an AsyncSession."""
@@ -130,6 +155,13 @@ class Flush:
     # -- while it writes, and after
 
     def _write(self, write: Callable[[], None]) -> None:
+        del self.context.execute  # its own is seen again
+        try:
+            self._write_and_account(write)
+        finally:
+            self._end()
+
+    def _write_and_account(self, write: Callable[[], None]) -> None:
         if len(self.session.dispatch.before_flush) > 1:
             self._judge_what_came_since()
         for mapper in list(self.context.mappers):

@@ -134,12 +134,16 @@ _registered: tuple[ref[Guard], ...] = ()
 """Every guard, weakly: it goes away with its column. Replaced and never changed, so that threads may read it."""
 
 
+_filled_by_relationships = False
+
+
 def register(guard: Guard) -> None:
     """Make the guard known to everything that looks for one by column or by name."""
-    global _registered
+    global _registered, _filled_by_relationships
     # A new dictionary: the old one may be shared by several columns.
     guard.column.info = {**guard.column.info, INFO_KEY: guard}
     _registered = (*(known for known in _registered if known() is not None), ref(guard))
+    _filled_by_relationships = _filled_by_relationships or bool(guard.column.foreign_keys)
 
 
 def unregister(guard: Guard) -> None:
@@ -162,7 +166,7 @@ def all_guards() -> list[Guard]:
 
 def filled_by_relationships() -> bool:
     """Return whether a guarded column is a foreign key, which a relationship may fill while a flush is under way."""
-    return any(guard.column.foreign_keys for guard in all_guards())
+    return _filled_by_relationships
 
 
 def guards_of(target: Any) -> list[Guard]:

@@ -12,18 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.sql.elements import ClauseElement
 
 from statekit.guards import current, steps
 from statekit.guards.guard import NOT_KNOWN, Guard
-from statekit.guards.report import Report
-from statekit.guards.watch import Watch
+from statekit.guards.report import Modes, Report
+from statekit.guards.watch import State, Watch
 from statekit.observe.modes import OnIllegal
 
-State = InstanceState[Any]
 Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
 
 UNSEEN = object()
@@ -46,19 +44,16 @@ class Judging:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._modes: dict[Watch, OnIllegal] = {}
         self._judged: dict[Watch, dict[State, Any]] = {}
-        self.report = Report(self.mode)
+        self._modes = Modes()
+        self.report = Report(self._modes)
         self.steps = steps.Steps()
         self.inserts_to_look_at: dict[tuple[Watch, State], None] = {}
         self.stays: set[Guard] = set()
 
     def mode(self, watch: Watch) -> OnIllegal:
         """Return what an illegal move leads to in this flush."""
-        mode = self._modes.get(watch)
-        if mode is None:
-            mode = self._modes[watch] = watch.guard.mode
-        return mode
+        return self._modes[watch]
 
     def unseen(self, watch: Watch, states: Iterable[State]) -> list[State]:
         """Return the objects whose state was set and not yet judged, or changed since."""

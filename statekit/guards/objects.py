@@ -4,8 +4,8 @@ The verdict falls in ``before_flush`` and not in ``__set__``, so that loading, r
 and not in ``before_update``, which costs 2 % of a large flush even for objects whose state did not change. What a
 flush itself changes later (a listener, a relationship that fills a foreign key) is found by :mod:`.flush` at its end.
 
-The listener is on ``sqlalchemy.orm.Session``: the one that is global. For a flush without guarded objects it is one
-look at the class of each object.
+The listener is on ``sqlalchemy.orm.Session``: the one that is global. A flush without guarded objects costs one
+look at the class of each object, and is left alone unless something may still bring one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _before_flush(session: Session, context: UOWTransaction, instances: Sequence
         if not fence.is_in_force():
             raise StatekitError(
                 "The fence around UPDATE statements is gone: after the guards were declared, somebody called "
-                "sqlalchemy.ext.compiler.deregister(Update). Take that call out."
+                "sqlalchemy.ext.compiler.deregister(Update), or something else replaced the way in which SQLAlchemy "
+                "compiles an Update. Take that out, or let it happen before the first guard."
             )
         if instances:
             chosen = {instance_state(obj) for obj in instances}

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from sqlalchemy.orm import InstanceState
-
 from statekit.errors import IllegalTransition, Pair, StatekitError, show_state
 from statekit.guards import steps
 from statekit.guards.guard import illegal_transition
-from statekit.guards.watch import Watch
+from statekit.guards.watch import State, Watch
 from statekit.observe.modes import OnIllegal
 from statekit.observe.moves import Kind, Move, allowed_moves_are_wanted, publish
 from statekit.stale import ConcurrentTransition
+from statekit.table.messages import listing, quote, suggestion
 
-State = InstanceState[Any]
 Refusal = tuple[Pair, State, str]
+
+
+class Modes(dict[Watch, OnIllegal]):
+    """What an illegal move of each guarded attribute leads to in one flush: asked once, when it is first needed."""
+
+    def __missing__(self, watch: Watch) -> OnIllegal:
+        mode = self[watch] = watch.guard.mode
+        return mode
 
 
 class Report:
     """Collects what became of the rows of one flush.
 
     Args:
-        mode: returns what an illegal move of a guarded attribute leads to in this flush.
+        modes: what an illegal move leads to in this flush.
     """
 
-    def __init__(self, mode: Callable[[Watch], OnIllegal]) -> None:
-        self._mode = mode
+    def __init__(self, modes: Modes) -> None:
+        self._modes = modes
         self._done: dict[tuple[Kind, Watch, Pair, bool], list[State]] = {}
         self._refused: dict[tuple[Watch, bool], list[Refusal]] = {}
         self._lost: dict[Watch, list[State]] = {}
@@ -77,7 +80,7 @@ class Report:
         skipped: dict[tuple[Watch, bool], list[Refusal]] = {}
         for key, refusals in refused.items():
             for refusal in refusals:
-                skip = may_skip and self._mode(key[0]) == "skip" and refusal[1].key is not None
+                skip = may_skip and self._modes[key[0]] == "skip" and refusal[1].key is not None
                 (skipped if skip else fatal).setdefault(key, []).append(refusal)
         for (watch, _), refusals in (fatal or skipped).items():
             for _, state, _ in refusals:
@@ -113,7 +116,7 @@ class Report:
                     pair,
                     [watch.identity(state) for state in states],
                     new=new,
-                    mode=self._mode(watch),
+                    mode=self._modes[watch],
                     model=watch.model,
                 )
                 for (kind, watch, pair, new), states in self._done.items()
@@ -130,7 +133,7 @@ class Report:
             for pair, states in by_pair.items():
                 identities = [watch.identity(state) for state in states]
                 moves.append(
-                    watch.guard.move("blocked", pair, identities, new=new, mode=self._mode(watch), model=watch.model)
+                    watch.guard.move("blocked", pair, identities, new=new, mode=self._modes[watch], model=watch.model)
                 )
         return moves
 
@@ -145,7 +148,7 @@ class Report:
                     new=new,
                     model=watch.model,
                     key_names=watch.key_names,
-                    hint=ordered[0][2] or _way_round(watch, ordered[0][0], new=new),
+                    hint=ordered[0][2] or _hint(watch, ordered[0][0], new=new),
                 )
             )
         errors[0].also = tuple(errors[1:])
@@ -154,13 +157,25 @@ class Report:
         return errors[0]
 
 
-def _way_round(watch: Watch, pair: Pair, *, new: bool) -> str:
-    """Return a hint if the move is legal step by step, so that steps may have been lost in one flush."""
+def _hint(watch: Watch, pair: Pair, *, new: bool) -> str:
+    """Return what may have been meant, if that can be told."""
     guard = watch.guard
-    names = {text: state for state, text in guard.states.texts.items()}
-    if new or guard.steps or pair[0] not in names or pair[1] not in names:
+    source, target = pair
+    states = guard.states.values
+    if target not in states:
+        member = guard.states.member_by_value(target)
+        takes = f" The attribute takes {member}." if member is not None else ""
+        meant = suggestion(target, states) if member is None else ""
+        return f"{quote(target)} is no state of the table, which has {listing(states)}.{meant}{takes}"
+    if not new and source not in states:
+        return (
+            f"The row holds {quote(source)}, which is no state of the table, so that no move from it is allowed: add "
+            'transitions for it, or mend the row in a block with on_illegal="observe".'
+        )
+    if new or guard.steps:
         return ""
-    path = guard.table.path(names[pair[0]], names[pair[1]])
+    names = {text: state for state, text in guard.states.texts.items()}
+    path = guard.table.path(names[source], names[target])
     if path is None:
         return ""
     way = " → ".join(show_state(guard.states.texts[state]) for state in path)

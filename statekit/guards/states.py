@@ -34,9 +34,10 @@ class ColumnStates:
     def __init__(self, column: sa.Column[Any], table: TransitionTable, where: str) -> None:
         self._where = where
         _check_type(column.type, where)
+        self._type = column.type
         # Of other types, what the driver gives may differ from what it is given.
         self._is_plain = isinstance(column.type, sa.String | sa.Integer)
-        self._bind = _unpadded if isinstance(column.type, sa.CHAR) else _bind_processor(column.type)
+        self._bind = _binder(column.type)
         self.known: dict[Any, str | None] = {None: None}
         """The text of each declared state by its value; faster than :meth:`text`, which knows the others too."""
         self.values: dict[str | None, Any] = {}
@@ -76,6 +77,19 @@ class ColumnStates:
             return stored_text(self._bind(value))
         except Exception:
             return repr(value)
+
+    def member_by_value(self, value: object) -> Any:
+        """Return the member of the column's Enum that has a value, or None."""
+        enum_class = getattr(self._type, "enum_class", None) or ()
+        return next((member for member in enum_class if member.value == value), None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A type's own function cannot be pickled, and a MetaData with guarded columns must be.
+        return {name: value for name, value in vars(self).items() if name != "_bind"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._bind = _binder(self._type)
 
     def select(self, expression: Any) -> Any:
         """Return the column, or an expression of its type, in the form that :meth:`selected` reads."""
@@ -208,7 +222,9 @@ def _check_fit(column: sa.Column[Any], values: dict[str | None, Any], where: str
                 )
 
 
-def _bind_processor(type_: TypeEngine[Any]) -> Callable[[Any], Any]:
+def _binder(type_: TypeEngine[Any]) -> Callable[[Any], Any]:
+    if isinstance(type_, sa.CHAR):
+        return _unpadded
     impl: Any = type_.dialect_impl(_plain_dialect)
     processor = impl.bind_processor(_plain_dialect)
     return processor if processor is not None else _as_it_is

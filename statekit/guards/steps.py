@@ -8,12 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement
 
-from statekit.guards.watch import Watch
+from statekit.guards.watch import State, Watch
 
-State = InstanceState[Any]
 _INFO_KEY = "statekit_steps"
 _GIVEN_UP = "statekit_steps_given_up"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, configure_mappers
+from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.orm.base import NO_VALUE, manager_of_class
 
-from statekit.guards.guard import Guard, guard_of
+from statekit.guards.guard import INFO_KEY, Guard, guard_of
 
-_INFO_KEY = "statekit"
+State = InstanceState[Any]
 
 
 class Watch:
@@ -77,10 +77,10 @@ def watches(class_: type) -> tuple[Watch, ...]:
     """Return the guarded attributes of a mapped class; empty for a class that has none."""
     # Kept with the class and not in a dictionary of ours, so that it goes when the class goes.
     info: dict[Any, Any] = manager_of_class(class_).info
-    generation, found = info.get(_INFO_KEY, (-1, ()))
+    generation, found = info.get(INFO_KEY, (-1, ()))
     if generation != _generation:
         found = tuple(_find(sa.inspect(class_)))
-        info[_INFO_KEY] = _generation, found
+        info[INFO_KEY] = _generation, found
     return found  # type: ignore[no-any-return]
 
 
@@ -91,7 +91,6 @@ def forget() -> None:
 
 
 def _find(mapper: Mapper[Any]) -> list[Watch]:
-    configure_mappers()
     found = []
     for prop in mapper.column_attrs:
         assert isinstance(prop, ColumnProperty)

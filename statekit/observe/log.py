@@ -2,14 +2,15 @@
 
 The logger is ``statekit``; each record carries its data in ``extra`` under names that start with ``statekit_``.
 Lines are equal if kind, model, attribute, move and operation are: of those, :data:`LINES` are written in any
-:data:`WINDOW` seconds. The rest is counted, and the number that was left out is written with the next line after the
-window, at the end of the operation, or when the interpreter exits, whichever comes first.
+:data:`WINDOW` seconds. The rest is counted, and the number that was left out is written with the next line of any kind
+after the window, at the end of the operation, or when the interpreter exits, whichever comes first.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -49,14 +50,14 @@ def write(moves: Sequence[Move]) -> None:
     Args:
         moves: blocked, observed or overridden ones.
     """
+    for ended, number in _ended_windows():
+        _write_left_out(ended, number)
     for move in moves:
         key: _Key = (
             move.kind, move.model, move.attribute, move.source, move.target, move.new, move.operation
         )  # fmt: skip
-        lines, left_out_before = _take(key, move.number)
-        if left_out_before:
-            _write_left_out(key, left_out_before)
-        for identity in (move.identities + (None,) * move.number)[:lines]:
+        lines = _take(key, move.number)
+        for identity in move.identities[:lines]:
             _write_row(move, identity)
 
 
@@ -87,26 +88,37 @@ def write_left_out(operation: str | None = None) -> None:
         operation: only those of the operation with this name; None for all.
     """
     with _lock:
-        keys = [key for key in _windows if operation is None or key[-1] == operation]
-        ended = [(key, _windows.pop(key)) for key in keys]
-    for key, window in ended:
-        if window.left_out:
-            _write_left_out(key, window.left_out)
+        left_out = [
+            (key, window.left_out)
+            for key, window in _windows.items()
+            if window.left_out and (operation is None or key[-1] == operation)
+        ]
+        for key, _ in left_out:
+            _windows[key].left_out = 0
+    for key, number in left_out:
+        _write_left_out(key, number)
 
 
-def _take(key: _Key, wanted: int) -> tuple[int, int]:
-    """Return how many lines may be written now, and how many were left out in a window that has ended."""
+def _ended_windows() -> list[tuple[_Key, int]]:
+    """Close the windows whose time is over, and return how many lines were left out in them."""
     now = time.monotonic()
     with _lock:
+        over = [(key, window.left_out) for key, window in _windows.items() if now - window.started >= WINDOW]
+        for key, _ in over:
+            del _windows[key]
+    return [(key, number) for key, number in over if number]
+
+
+def _take(key: _Key, wanted: int) -> int:
+    """Return how many lines may be written now; the others are left out."""
+    with _lock:
         window = _windows.get(key)
-        left_out_before = 0
-        if window is None or now - window.started >= WINDOW:
-            left_out_before = window.left_out if window is not None else 0
-            window = _windows[key] = _Window(now)
+        if window is None:
+            window = _windows[key] = _Window(time.monotonic())
         lines = min(wanted, LINES - window.written)
         window.written += lines
         window.left_out += wanted - lines
-    return lines, left_out_before
+    return lines
 
 
 def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
@@ -166,3 +178,5 @@ def _write_left_out(key: _Key, number: int) -> None:
 
 
 atexit.register(write_left_out)
+if hasattr(os, "register_at_fork"):  # what the parent has left out is the parent's to tell
+    os.register_at_fork(after_in_child=_windows.clear)

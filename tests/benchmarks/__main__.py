@@ -23,7 +23,7 @@ TWO = ("sqlite", "psycopg")
 FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     # name: (title, what runs it, rounds, backends)
     "status": ("Flush of 2,000 rows whose status changes", flushes.status, 13, ALL),
-    "enum": ("The same with a StrEnum, as in the README", flushes.enum, 11, TWO),
+    "enum": ("The same with a StrEnum", flushes.enum, 11, TWO),
     "untouched": ("Flush of 2,000 rows of which another column changes", flushes.untouched, 9, ALL),
     "modes": ("Guarded flush of 2,000 rows, legal moves, in each mode", flushes.modes, 9, TWO),
     "single": (f"Flush of one object, median of {flushes.SINGLES}", flushes.single, 15, TWO),

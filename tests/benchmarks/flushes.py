@@ -107,7 +107,7 @@ def status(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
 
 
 def enum(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
-    """As the README has it: a StrEnum, which PostgreSQL stores as a type of its own."""
+    """A StrEnum, which PostgreSQL stores as a type of its own."""
     for backend, models in on_each(backends, names):
         variants = {
             "bare": flush_rows(backend, models.enum_bare, value=Status.PROMOTED),

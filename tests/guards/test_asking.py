@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
@@ -10,6 +11,13 @@ from sqlalchemy.orm import Session, mapped_column
 
 from statekit import StatekitError, TransitionTable, available, can, guard
 from tests.guards.inbox import TABLE, Status, fill, message_class, new_base
+
+
+class Plain(enum.Enum):
+    READY = "ready"
+    PROMOTED = "promoted"
+    COMPLETED = "completed"
+    SPAM_REVIEW = "spam review"
 
 
 @pytest.fixture
@@ -58,9 +66,18 @@ class TestAvailable:
 
 
 class TestCan:
-    @pytest.mark.parametrize(("target", "expected"), [("PROMOTED", True), ("COMPLETED", False), ("TYPO", False)])
+    @pytest.mark.parametrize(("target", "expected"), [("PROMOTED", True), ("COMPLETED", False)])
     def test_says_whether_the_move_is_legal(self, session: Session, message: Any, target: str, expected: bool) -> None:
         assert can(session.get_one(message, 1), target) is expected
+
+    def test_knows_the_states_and_what_may_have_been_meant(self, session: Session, message: Any) -> None:
+        with pytest.raises(StatekitError, match="'PROMOTE' is no state of the table.*Did you mean 'PROMOTED'"):
+            can(session.get_one(message, 1), "PROMOTE")
+
+    def test_takes_the_value_of_a_member_as_a_table_does(self) -> None:
+        message = message_class(type_=sa.Enum(Plain), default=None)(status=Plain.READY)
+        assert can(message, "promoted")
+        assert can(message, "PROMOTED")
 
     def test_takes_a_member(self, session: Session, message: Any) -> None:
         assert can(session.get_one(message, 1), Status.PROMOTED)
@@ -101,6 +118,20 @@ class TestNoGuard:
     def test_is_said(self) -> None:
         with pytest.raises(StatekitError, match="Message has no guard"):
             available(message_class(table=None)())
+
+    def test_is_said_with_the_reason_if_the_mixin_was_forgotten(self) -> None:
+        class Message(new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            __transitions__ = {"status": TABLE}
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        with pytest.raises(StatekitError, match="does not derive from statekit.Guarded"):
+            available(Message())
+
+    def test_is_not_said_of_a_class(self, message: Any) -> None:
+        with pytest.raises(StatekitError, match="An object is asked for, and Message is a class"):
+            available(message)
 
     def test_is_said_of_what_is_not_mapped_at_all(self) -> None:
         with pytest.raises(StatekitError, match="int has no guard"):

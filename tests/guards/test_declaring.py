@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.declarative import AbstractConcreteBase
-from sqlalchemy.orm import aliased, column_property, composite, configure_mappers, mapped_column, relationship, synonym
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    aliased,
+    column_property,
+    composite,
+    configure_mappers,
+    mapped_column,
+    relationship,
+    synonym,
+)
 
 from statekit import Guarded, TableError, TransitionTable, guard
 from tests.guards.inbox import TABLE, Status, message_class, new_base
@@ -205,3 +214,32 @@ def test_the_abstract_base_of_concrete_classes_leaves_the_guard_to_them() -> Non
     configure_mappers()
     with pytest.raises(TableError, match="guarded already"):
         guard(Message.status, TABLE)
+
+
+def test_the_mixin_on_the_base_guards_only_what_declares_transitions() -> None:
+    class Base(Guarded, DeclarativeBase):
+        pass
+
+    class Message(Base):
+        __tablename__ = "message"
+        __transitions__ = {"status": TABLE}
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20))
+
+    class Other(Base):
+        __tablename__ = "other"
+        id = mapped_column(sa.Integer, primary_key=True)
+        status = mapped_column(sa.String(20))
+
+    with pytest.raises(TableError, match="guarded already"):
+        guard(Message.status, TABLE)
+    guard(Other.status, TABLE)
+
+
+def test_a_misspelt_name_for_the_transitions_is_noticed() -> None:
+    with pytest.raises(TableError, match="Message.__transition__: the name that Guarded looks for is __transitions__"):
+
+        class Message(Guarded, new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            __transition__ = {"status": TABLE}
+            id = mapped_column(sa.Integer, primary_key=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import traceback
+import weakref
 from collections import Counter
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, mapped_column, relationship
 
 from statekit import IllegalTransition, counts
-from tests.guards.inbox import TABLE, fill, load, message_class, stored
+from tests.guards.inbox import TABLE, Status, fill, load, message_class, new_base, stored
 from tests.support.databases import Databases, run
 
 
@@ -131,14 +134,19 @@ class TestAnIllegalMove:
         fill(memory_engine, message, "READY")
         with Session(memory_engine) as session:
             session.get_one(message, 1).status = "PROMOTE"
-            assert refused(session).target == "PROMOTE"
+            error = refused(session)
+        assert error.target == "PROMOTE"
+        assert "'PROMOTE' is no state of the table" in str(error)
+        assert "Did you mean 'PROMOTED'?" in str(error)
 
     def test_from_something_that_is_no_state_is_refused_by_name(self, memory_engine: sa.Engine) -> None:
         message = message_class()
         fill(memory_engine, message, "LEGACY")
         with Session(memory_engine) as session:
             session.get_one(message, 1).status = "READY"
-            assert refused(session).source == "LEGACY"
+            error = refused(session)
+        assert error.source == "LEGACY"
+        assert "The row holds 'LEGACY', which is no state of the table" in str(error)
 
     def test_names_every_refused_row_of_the_flush(self, engine: sa.Engine) -> None:
         message = message_class()
@@ -456,3 +464,57 @@ class TestWhatTheFlushItselfChanges:
 
         assert run(change()).pairs == {("PROMOTED", "SPAM_REVIEW"): 2}
         assert stored(sync_engine, message) == ["PROMOTED", "PROMOTED", "READY"]
+
+
+class TestWhatAFlushLeavesBehind:
+    @pytest.mark.parametrize("illegal", [False, True])
+    def test_no_circle_of_references_that_keeps_the_session(self, memory_engine: sa.Engine, illegal: bool) -> None:
+        message = message_class()
+        fill(memory_engine, message, "READY", "READY")
+        gc.collect()
+        gc.disable()
+        try:
+            session = Session(memory_engine)
+            for each in load(session, message):
+                each.status = "COMPLETED" if illegal else "PROMOTED"
+            if illegal:
+                try:
+                    session.flush()
+                except IllegalTransition as error:
+                    # The traceback holds the frames, as with any exception.
+                    traceback.clear_frames(error.__traceback__)
+            else:
+                session.commit()
+            session.close()
+            gone = weakref.ref(session)
+            del session, each
+            assert gone() is None
+        finally:
+            gc.enable()
+
+
+def test_metadata_with_guarded_columns_can_be_pickled() -> None:
+    message = message_class(type_=sa.Enum(Status))
+    copy = pickle.loads(pickle.dumps(message.metadata))
+    statement = sa.update(copy.tables["message"]).values(status="PROMOTED")
+    assert "CASE" in str(statement)
+
+
+def test_a_broken_mapper_elsewhere_is_none_of_our_business(memory_engine: sa.Engine) -> None:
+    message, bare = message_class(), message_class(table=None, name="bare")
+
+    class Broken(new_base()):  # type: ignore[misc]
+        __tablename__ = "broken"
+        id = mapped_column(sa.Integer, primary_key=True)
+        nobody = relationship("Nobody")
+
+    fill(memory_engine, message, "READY")
+    bare.metadata.create_all(memory_engine)
+    try:
+        with Session(memory_engine) as session:
+            session.add(bare(id=1))
+            session.get_one(message, 1).status = "PROMOTED"
+            session.commit()
+    finally:
+        Broken.registry.dispose()
+    assert stored(memory_engine, message) == ["PROMOTED"]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import Session, deferred, mapped_column, relationship
+from sqlalchemy.orm import Session, deferred, mapped_column, relationship, selectinload
 
 from statekit import IllegalTransition, StatekitError, TransitionTable, counts, guard, operation
 from tests.guards.inbox import TABLE, fill, load, message_class, new_base, stored
@@ -347,6 +347,38 @@ class TestSkipWith:
         assert run(change()) == "new"
         with engine.connect() as connection:
             assert connection.scalar(sa.select(Owner.name)) == "new"
+
+    def test_relationships_that_are_loaded_keeps_them_for_an_async_session(
+        self, async_engine: AsyncEngine, databases: Databases
+    ) -> None:
+        base = new_base()
+
+        class Message(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        class Line(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "line"
+            id = mapped_column(sa.Integer, primary_key=True)
+            message_id = mapped_column(sa.ForeignKey("message.id"))
+
+        Message.lines = relationship(Line)
+        guard(Message.status, TABLE, on_illegal="skip")
+        engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
+        base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED"}])
+            connection.execute(sa.insert(Line.__table__), [{"id": 1, "message_id": 1}])
+
+        async def change() -> int:
+            async with AsyncSession(async_engine, expire_on_commit=False) as session:
+                message = (await session.scalars(sa.select(Message).options(selectinload(Message.lines)))).one()
+                message.status = "READY"
+                await session.commit()
+                return len(message.lines)
+
+        assert run(change()) == 1
 
     def test_a_child_that_has_lost_its_parent_is_a_delete(self, engine: sa.Engine) -> None:
         base = new_base()

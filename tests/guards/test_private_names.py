@@ -92,7 +92,7 @@ def test_a_short_count_names_the_table() -> None:
 
 
 def test_what_is_equal_to_the_committed_value_is_not_written() -> None:
-    """``Flush._keep`` leaves an attribute out in this way. Look at ``persistence._collect_update_commands``."""
+    """``Judging._is_unchanged`` counts on it. Look at ``persistence._collect_update_commands``."""
     source = inspect.getsource(persistence._collect_update_commands)
     assert "state.committed_state" in source
     assert "is_equal" in source
@@ -109,3 +109,31 @@ def test_a_session_knows_its_changed_new_and_deleted_objects() -> None:
 def test_a_mapper_knows_the_primary_key_of_each_of_its_tables(message: Any) -> None:
     """``watch.Watch`` asks it. Look at ``Mapper._configure_pks``."""
     assert list(sa.inspect(message)._pks_by_table[message.__table__]) == [message.__table__.c.id]
+
+
+def test_the_unit_of_work_finds_rows_by_parameters_called_after_key_columns(message: Any) -> None:
+    """``fence._is_of_a_flush`` knows its statements by that. Look at ``persistence._emit_update_statements``."""
+    assert message.__table__.c.id._label == "message_id"
+    assert "col == sql.bindparam(col._label, type_=col.type)" in inspect.getsource(persistence)
+
+
+def test_a_statement_keeps_its_criteria_in_a_tuple_that_a_clone_may_replace(message: Any) -> None:
+    """``fence._fenced`` puts text in parentheses there. Look at ``DMLWhereBase.where``."""
+    statement = sa.update(message.__table__).where(sa.text("x"))
+    clone = statement._clone()
+    clone._where_criteria = ()
+    assert len(statement._where_criteria) == 1
+
+
+def test_the_stack_knows_the_other_tables_of_an_update() -> None:
+    """``fence._new_value`` asks for them. Look at ``SQLCompiler.visit_update``."""
+    assert '"correlate_froms": correlate_froms' in inspect.getsource(SQLCompiler.visit_update)
+
+
+def test_a_mapper_knows_orphans_and_keys(message: Any) -> None:
+    """``objects._without_orphans`` and ``Flush._replaces_a_deleted_row`` ask it."""
+    mapper = sa.inspect(message)
+    assert not mapper._delete_orphans
+    obj = message(id=1)
+    assert mapper._is_orphan(sa.inspect(obj)) is False
+    assert mapper._identity_key_from_state(sa.inspect(obj))[1] == (1,)

@@ -196,6 +196,31 @@ class TestAFlood:
         log.write_left_out()
         assert [getattr(record, "statekit_left_out", 0) for record in caplog.records][-1] == 15
 
+    def test_of_operations_of_one_name_is_one_flood(
+        self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture, clock: Clock
+    ) -> None:
+        message = message_class(on_illegal="skip")
+        fill(memory_engine, message, "PROMOTED")
+        for _ in range(25):
+            with operation("Spam capture"):
+                block(memory_engine, message)
+        rows = [line for line in lines(caplog) if "on Message(1)" in line]
+        left_out = sum(getattr(record, "statekit_left_out", 0) for record in caplog.records)
+        assert (len(rows), left_out) == (log.LINES, 15)
+
+    def test_that_is_over_is_forgotten(
+        self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture, clock: Clock
+    ) -> None:
+        message = message_class()
+        fill(memory_engine, message, "PROMOTED", "COMPLETED")
+        block(memory_engine, message)
+        clock.now += log.WINDOW
+        with Session(memory_engine) as session:
+            session.get_one(message, 1).status = "READY"
+            with pytest.raises(IllegalTransition):
+                session.flush()
+        assert len(log._windows) == 1
+
     def test_is_told_once(self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
         message = message_class()
         fill(memory_engine, message, *["PROMOTED"] * 25)
