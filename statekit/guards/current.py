@@ -49,6 +49,12 @@ def read(
     return found
 
 
+def counts_rows(connection: Connection, sets: int) -> bool:
+    """Return whether the driver says how many rows an UPDATE with this many sets of parameters has met."""
+    dialect = connection.dialect
+    return dialect.supports_sane_rowcount and (sets == 1 or dialect.supports_sane_multi_rowcount)
+
+
 def evaluate(connection: Connection, watch: Watch, key: tuple[Any, ...], expression: Any) -> str | None:
     """Return the text of the state that an SQL expression gives for a row, as an UPDATE of the row would store it."""
     states = watch.guard.states

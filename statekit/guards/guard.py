@@ -14,7 +14,7 @@ from sqlalchemy.sql.selectable import FromClause
 from statekit.errors import IllegalTransition, Pair, TableError
 from statekit.guards.states import ColumnStates
 from statekit.observe.modes import OnIllegal
-from statekit.observe.moves import Move
+from statekit.observe.move import Move
 from statekit.observe.operation import current_on_illegal, current_operation
 from statekit.table import TransitionTable
 

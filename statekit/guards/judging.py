@@ -122,8 +122,7 @@ class Judging:
     def notices_a_race(self, watch: Watch, states: Sequence[State]) -> bool:
         """Return whether the driver says how many rows the UPDATE of these objects will have met."""
         (connection, _), *_ = self._connections(watch, states[:1])
-        dialect = connection.dialect
-        return dialect.supports_sane_rowcount and (len(states) == 1 or dialect.supports_sane_multi_rowcount)
+        return current.counts_rows(connection, len(states))
 
     def _really_changed(self, watch: Watch, states: list[State]) -> list[State]:
         """Return the objects of which something will be written.
@@ -231,11 +230,7 @@ class Judging:
         guard, mode = watch.guard, self.mode(watch)
         if not guard.steps:
             values = values[-1:]
-        path, taken = [source], []
-        for value, text in zip(values, texts or map(guard.states.text, values), strict=True):
-            if text != path[-1]:
-                path.append(text)
-                taken.append(value)
+        path, taken = _without_stays(source, values, texts or [guard.states.text(value) for value in values])
         loaded = state.committed_state.get(watch.key, NO_VALUE)
         moved = loaded is not NO_VALUE and not is_sql(loaded) and guard.states.text(loaded) != source
         self._judged.setdefault(watch, {})[state] = state.dict.get(watch.key)
@@ -286,19 +281,28 @@ class Judging:
 
     def _steps_of_a_new_row(self, watch: Watch, state: State, values: list[Any]) -> None:
         guard = watch.guard
-        path, taken = [guard.states.text(values[0])], values[:1]
-        for value in values[1:]:
-            if (text := guard.states.text(value)) != path[-1]:
-                path.append(text)
-                taken.append(value)
+        first, *texts = map(guard.states.text, values)
+        path, taken = _without_stays(first, values[1:], texts)
         for pair in itertools.pairwise(path):
             if pair in guard.legal or self.mode(watch) == "observe":
                 self.report.done("allowed" if pair in guard.legal else "observed", watch, pair, state)
             else:
                 self.report.refuse(watch, pair, state)
                 return
-        self._judged[watch][state] = taken[0]
-        self.steps.of_new(watch, state, taken)
+        self._judged[watch][state] = values[0]
+        self.steps.of_new(watch, state, [values[0], *taken])
+
+
+def _without_stays(
+    source: str | None, values: list[Any], texts: list[str | None]
+) -> tuple[list[str | None], list[Any]]:
+    """Return the way from a state over others, without the steps that stay, and the values of its steps."""
+    path, taken = [source], []
+    for value, text in zip(values, texts, strict=True):
+        if text != path[-1]:
+            path.append(text)
+            taken.append(value)
+    return path, taken
 
 
 def is_sql(value: Any) -> bool:

@@ -6,8 +6,9 @@ from statekit.errors import IllegalTransition, Pair, StatekitError, show_state
 from statekit.guards import steps
 from statekit.guards.guard import illegal_transition
 from statekit.guards.watch import State, Watch
+from statekit.observe.hook import allowed_moves_are_wanted, publish
 from statekit.observe.modes import OnIllegal
-from statekit.observe.moves import Kind, Move, allowed_moves_are_wanted, publish
+from statekit.observe.move import Kind, Move
 from statekit.stale import ConcurrentTransition
 from statekit.table.messages import listing, quote, suggestion
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement
 
+from statekit.guards import current
 from statekit.guards.watch import State, Watch
 
 _INFO_KEY = "statekit_steps"
@@ -147,7 +148,5 @@ def _update(connection: Connection, watch: Watch, targets: dict[State, Any]) -> 
         for state, value in targets.items()
     ]
     result = connection.execute(statement, parameters)
-    dialect = connection.dialect
-    is_sane = dialect.supports_sane_rowcount if len(parameters) == 1 else dialect.supports_sane_multi_rowcount
-    if is_sane and result.rowcount != len(parameters):
+    if current.counts_rows(connection, len(parameters)) and result.rowcount != len(parameters):
         raise StepCameShort(watch, targets)

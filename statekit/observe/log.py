@@ -15,12 +15,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from statekit.errors import show_state
-
-if TYPE_CHECKING:
-    from statekit.observe.moves import Move
+from statekit.observe.move import Move
 
 logger = logging.getLogger("statekit")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from statekit import operation
-from statekit.observe.moves import Kind, Move, publish
+from statekit.observe.hook import publish
+from statekit.observe.move import Kind, Move
 from statekit.observe.operation import current_on_illegal, current_operation
 
 

@@ -7,49 +7,11 @@ whoever else wants to know (a ledger, metrics) subscribes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
 
 from statekit.observe import counts, log
+from statekit.observe.move import Move
 from statekit.observe.operation import Operation, current_operation
-
-Kind = Literal["blocked", "allowed", "observed", "overridden"]
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One or more rows that made, or were refused, the same move in the same flush or statement.
-
-    Attributes:
-        kind: "blocked" (refused), "allowed" (legal, done), "observed" (illegal, let through because the mode is
-            "observe"), "overridden" (illegal, let through on purpose).
-        subject: what identifies the guard; :func:`statekit.counts` sums by it.
-        model: name of the mapped class, or of the table where no class is mapped.
-        attribute: name of the guarded attribute, or of the column.
-        source: the state that the rows are in; None for NULL and for a new row.
-        target: the state they were to get; None for NULL.
-        new: whether the rows are new ones, held to the initial states.
-        identities: primary keys of the rows, in the order of ``number``, so far as they are known.
-        number: how many rows.
-        allowed: the states that the rows may move to (for new rows: start in).
-        mode: what was done about an illegal move: "raise", "skip" or "observe".
-        operation: name of the innermost :func:`statekit.operation` around it, or None.
-    """
-
-    kind: Kind
-    subject: Hashable
-    model: str
-    attribute: str
-    source: str | None
-    target: str | None
-    new: bool
-    identities: tuple[tuple[Any, ...] | None, ...]
-    number: int
-    allowed: tuple[str | None, ...]
-    mode: str
-    operation: str | None
-
 
 Listener = Callable[[Sequence[Move]], None]
 _listeners: list[Listener] = []

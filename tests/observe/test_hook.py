@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from statekit import IllegalTransition
-from statekit.observe.moves import Move, subscribe
+from statekit.observe.hook import subscribe
+from statekit.observe.move import Move
 from tests.guards.inbox import fill, load, message_class
 
 
