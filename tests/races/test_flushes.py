@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -58,14 +59,12 @@ class Outcome:
 
     def __init__(self) -> None:
         self.refused: Counter[Any] = Counter()
-        self.lost = 0
+        self._lock = threading.Lock()
 
     def note(self, error: Exception) -> None:
         if isinstance(error, IllegalTransition):
-            self.refused.update(error.pairs)
-        else:
-            assert isinstance(error, ConcurrentTransition)
-            self.lost += 1
+            with self._lock:
+                self.refused.update(error.pairs)
 
 
 def batches(worker: int, size: int) -> list[list[tuple[int, str]]]:
