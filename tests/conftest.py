@@ -45,8 +45,10 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_sessionfinish() -> None:
-    # What the tests have left out of the log is not to be told when the interpreter exits.
+@pytest.fixture(autouse=True)
+def _no_line_is_left_out_by_another_test() -> Iterator[None]:
+    """Forget what a test has left out of the log: the next one is not to be told, nor whoever ran the tests."""
+    yield
     if (log := sys.modules.get("statekit.observe.log")) is not None:
         log._windows.clear()
 

@@ -61,9 +61,7 @@ class Judging:
         return [
             state
             for state in states
-            if key in state.committed_state
-            and (value := instance_dict(state.obj()).get(key)) is not (seen := judged.get(state, UNSEEN))
-            and not (is_sql(seen) and value is None)  # written, and expired since
+            if key in state.committed_state and instance_dict(state.obj()).get(key) is not judged.get(state, UNSEEN)
         ]
 
     def was_seen(self, watch: Watch, state: State) -> bool:

@@ -55,7 +55,8 @@ def write(moves: Sequence[Move]) -> None:
             move.kind, move.model, move.attribute, move.source, move.target, move.new, move.operation
         )  # fmt: skip
         lines = _take(key, move.number)
-        for identity in move.identities[:lines]:
+        unknown = (None,) * (move.number - len(move.identities))
+        for identity in (move.identities + unknown)[:lines]:
             _write_row(move, identity)
 
 

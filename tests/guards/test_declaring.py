@@ -19,6 +19,7 @@ from sqlalchemy.orm import (
     relationship,
     synonym,
 )
+from sqlalchemy.types import TypeDecorator
 
 from statekit import Guarded, TableError, TransitionTable, guard
 from tests.guards.inbox import TABLE, Status, message_class, new_base
@@ -243,3 +244,40 @@ def test_a_misspelt_name_for_the_transitions_is_noticed() -> None:
             __tablename__ = "message"
             __transition__ = {"status": TABLE}
             id = mapped_column(sa.Integer, primary_key=True)
+
+
+def test_a_state_may_fill_the_column() -> None:
+    message_class(type_=sa.String(len("SPAM_REVIEW")))
+
+
+def test_two_states_that_are_stored_alike_are_refused() -> None:
+    with pytest.raises(TableError, match="are both stored as '1'"):
+        message_class(type_=sa.Integer(), table=TransitionTable("1 → 01"), default=None)
+
+
+def test_a_state_that_the_type_stores_as_null_is_refused() -> None:
+    class EmptyIsNull(TypeDecorator[str]):
+        impl = sa.String(20)
+        cache_ok = True
+
+        def process_bind_param(self, value: Any, dialect: Any) -> Any:
+            return None if value == "NONE" else value
+
+    with pytest.raises(TableError, match="stores the state 'NONE' as NULL"):
+        message_class(type_=EmptyIsNull(), table=TransitionTable("NONE → DONE"), default=None)
+
+
+def test_members_are_known_although_their_names_are_values_of_others() -> None:
+    class Crossed(enum.Enum):
+        A = "B"
+        B = "A"
+
+    message_class(type_=sa.Enum(Crossed), table=TransitionTable((Crossed.A, Crossed.B)), default=None)
+
+
+def test_a_copy_of_a_guarded_table_may_have_a_table_of_its_own() -> None:
+    message = message_class(default=None)
+    copy = message.__table__.to_metadata(sa.MetaData())
+    guard(copy.c.status, TransitionTable("NEW → OLD"))
+    texts = [str(sa.update(table).values(status="x")) for table in (message.__table__, copy)]
+    assert ["'OLD'" in text for text in texts] == [False, True]

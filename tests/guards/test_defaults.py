@@ -92,3 +92,13 @@ def test_through_an_async_session(async_engine: AsyncEngine, databases: Database
 
     with pytest.raises(IllegalTransition):
         run(add())
+
+
+def test_that_is_refused_is_not_blamed_on_a_listener(engine: sa.Engine, default) -> None:
+    message = message_class(default("COMPLETED"))
+    message.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(message(id=1))
+        with pytest.raises(IllegalTransition) as caught:
+            session.flush()
+    assert "while the flush was under way" not in str(caught.value)

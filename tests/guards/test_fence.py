@@ -107,11 +107,11 @@ def returning(message: Any) -> Any:
 
 
 def text_with_an_or(message: Any) -> Any:
-    return core_update(message).where(sa.text("id = 0 OR id > 0"))
+    return core_update(message).where(sa.text("id > 0 OR id = 0"))
 
 
 def text_within_an_or(message: Any) -> Any:
-    return core_update(message).where(sa.and_(sa.literal_column("id = 0 OR id > 0"), message.__table__.c.id > 0))
+    return core_update(message).where(sa.and_(sa.literal_column("id > 0 OR id = 0"), message.__table__.c.id > 0))
 
 
 def text_that_ends_in_a_comment(message: Any) -> Any:
@@ -210,6 +210,13 @@ class TestParameters:
         assert len(names) == 1
         assert len(names[0].removeprefix("statekit_").split("_")[0]) == 8
 
+    def test_of_null_for_a_row_that_has_none_may_change_the_rest_of_it(self, engine: sa.Engine) -> None:
+        message = message_class(table=TransitionTable((None, "READY"), "READY → DONE"), default=None)
+        fill(engine, message, None)  # type: ignore[arg-type]
+        with engine.begin() as connection:
+            connection.execute(sa.update(message.__table__).values(status=None, subject="changed"))
+            assert connection.scalar(sa.select(message.subject)) == "changed"
+
 
 class TestOnupdate:
     @pytest.mark.parametrize("value", ["SPAM_REVIEW", sa.func.upper("spam_review")], ids=["a value", "an expression"])
@@ -236,6 +243,11 @@ class TestAnUpdateThatDoesNotSetTheColumn:
     def test_of_another_table_is_compiled_as_ever(self, message: Any) -> None:
         other = sa.Table("other", sa.MetaData(), sa.Column("status", sa.String))
         assert str(sa.update(other).values(status="x")) == "UPDATE other SET status=:status"
+
+    def test_of_a_bare_table_that_does_not_name_it_is_compiled_as_ever(self) -> None:
+        message = message_class(name="fenced")
+        bare = sa.table(message.__table__.name, sa.column("subject"))
+        assert str(sa.update(bare).values(subject="x")) == "UPDATE fenced SET subject=:subject"
 
 
 class TestATableOfTheSameName:
@@ -308,6 +320,29 @@ class TestTwoGuardedColumns:
             connection.execute(sa.insert(Message.__table__), [{"status": "READY", "delivery": "SENT"}])
             connection.execute(sa.update(Message).values(status="PROMOTED", delivery="NEW"))
             assert connection.execute(sa.select(Message.status, Message.delivery)).all() == [("READY", "SENT")]
+
+    @pytest.mark.parametrize("observed", ["status", "delivery"])
+    def test_are_each_held_in_their_own_mode(self, engine: sa.Engine, observed: str) -> None:
+        class Message(new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            delivery = mapped_column(sa.String(20))
+
+        guard(Message.status, TABLE, on_illegal="observe" if observed == "status" else "raise")
+        guard(
+            Message.delivery, TransitionTable("NEW → SENT"), on_illegal="observe" if observed != "status" else "raise"
+        )
+        Message.metadata.create_all(engine)
+        rows = [
+            {"id": 1, "status": "COMPLETED", "delivery": "NEW"},  # illegal for the status only
+            {"id": 2, "status": "READY", "delivery": "OLD"},  # illegal for the delivery only
+        ]
+        with engine.begin() as connection:
+            connection.execute(sa.insert(Message.__table__), rows)
+            connection.execute(sa.update(Message).values(status="PROMOTED", delivery="SENT"))
+            moved = connection.scalars(sa.select(Message.id).where(Message.status == "PROMOTED")).all()
+        assert moved == ([1] if observed == "status" else [2])
 
 
 class TestAGuardThatComesLate:
@@ -391,6 +426,73 @@ class TestAGuardThatComesLate:
             [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
         )
         assert done.stdout == "PROMOTED\n"
+
+    @pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
+    def test_keeps_the_schema_that_a_statement_was_translated_to(self, engine: sa.Engine) -> None:
+        message = message_class(table=None)
+        with engine.begin() as connection:
+            connection.execute(sa.schema.CreateSchema("tenant"))
+            tenant = connection.execution_options(schema_translate_map={None: "tenant"})
+            message.metadata.create_all(tenant)
+            tenant.execute(sa.insert(message.__table__), [{"id": 1, "status": "READY"}, {"id": 2, "status": "DONE"}])
+            tenant.execute(sa.update(message.__table__).values(status="DONE").where(message.__table__.c.id == 2))
+            guard(message.status, TABLE)
+            tenant.execute(sa.update(message.__table__).values(status="PROMOTED").where(message.__table__.c.id == 2))
+            assert tenant.scalars(sa.select(message.status).order_by(message.id)).all() == ["READY", "DONE"]
+
+    def test_a_second_one_holds_for_what_was_compiled_before_statekit_was_imported(self) -> None:
+        script = """
+            import sqlalchemy as sa
+            from sqlalchemy.pool import StaticPool
+            engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+            table = sa.Table("message", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True),
+                             sa.Column("status", sa.String), sa.Column("delivery", sa.String))
+            statement = sa.update(table).values(delivery="NEW")
+            with engine.begin() as connection:
+                table.create(connection)
+                connection.execute(statement)
+                connection.execute(sa.insert(table), [{"status": "DONE", "delivery": "SENT"}])
+            import statekit
+            statekit.guard(table.c.status, statekit.TransitionTable("READY → DONE"))
+            statekit.guard(table.c.delivery, statekit.TransitionTable("NEW → SENT"))
+            with engine.begin() as connection:
+                connection.execute(statement)
+                print(connection.scalar(sa.select(table.c.delivery)))
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "SENT\n"
+
+    def test_leaves_what_cannot_be_compiled_again_and_is_about_other_tables(self) -> None:
+        script = """
+            import sqlalchemy as sa
+            from sqlalchemy.ext.compiler import compiles
+            from sqlalchemy.sql.expression import ColumnElement
+
+            class Once(ColumnElement):
+                type = sa.Integer()
+
+            done = []
+
+            @compiles(Once)
+            def render(element, compiler, **kw):
+                if done:
+                    raise RuntimeError("only once")
+                done.append(1)
+                return "1"
+
+            other = sa.Table("elsewhere", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+            table = sa.Table("message", sa.MetaData(), sa.Column("status", sa.String))
+            kept = sa.update(other).values(id=Once()).compile()
+            import statekit
+            statekit.guard(table.c.status, statekit.TransitionTable("READY → DONE"))
+            print("guarded")
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "guarded\n"
 
 
 class TestOtherHooksOnUpdate:
@@ -564,3 +666,40 @@ class TestATableOfManyStates:
             one.status = "STATE 1"
             with pytest.raises(IllegalTransition):
                 first.flush()
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        lambda table: sa.text("id > 0 OR id = 0"),
+        lambda table: sa.and_(table.c.id > 0, sa.literal_column("id > 0 OR id = 0")),
+        lambda table: sa.literal_column("id > 0 OR id = 0"),
+    ],
+    ids=["text", "a literal column within", "a literal column"],
+)
+def test_text_with_an_or_that_matches_by_its_first_part_moves_only_what_may_move(
+    engine: sa.Engine, criterion: Any
+) -> None:
+    message = message_class(name="fenced")
+    fill(engine, message, *STATES)
+    table = message.__table__
+    with engine.begin() as connection:
+        connection.execute(sa.update(table).values(status="SPAM_REVIEW").where(criterion(table)))
+    assert stored(engine, message) == ["SPAM_REVIEW", "PROMOTED", "COMPLETED", "SPAM_REVIEW"]
+
+
+def test_a_statement_with_text_is_left_as_it_was(engine: sa.Engine) -> None:
+    message = message_class(name="fenced")
+    statement = sa.update(message.__table__).values(status="SPAM_REVIEW").where(sa.text("id > 0"))
+    before = str(statement.whereclause)
+    statement.compile(engine)
+    assert str(statement.whereclause) == before
+
+
+@pytest.mark.parametrize("state", ["100 %(x)s", "__[POSTCOMPILE_x]"])
+def test_states_that_look_like_parameters_are_states(engine: sa.Engine, state: str) -> None:
+    message = message_class(table=TransitionTable(("READY", state), (state, "DONE")), name="fenced")
+    fill(engine, message, "READY", "DONE")
+    with engine.begin() as connection:
+        connection.execute(sa.update(message.__table__).values(status=state))
+    assert stored(engine, message) == [state, "DONE"]

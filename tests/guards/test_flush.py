@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import pickle
 import traceback
+import warnings
 import weakref
 from collections import Counter
 from typing import Any
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, mapped_column, relationship
 
-from statekit import IllegalTransition, counts
+from statekit import IllegalTransition, counts, guard, operation
 from tests.guards.inbox import TABLE, Status, fill, load, message_class, new_base, stored
 from tests.support.databases import Databases, run
 
@@ -221,6 +223,45 @@ class TestAnIllegalMove:
                 "guard(..., steps=True)."
             )
 
+    @pytest.mark.parametrize("value", [["PROMOTED"], object()], ids=["unhashable", "no text"])
+    def test_to_a_value_that_the_type_cannot_bind_is_refused_by_name(
+        self, memory_engine: sa.Engine, value: Any
+    ) -> None:
+        message = message_class(type_=sa.Enum(Status))
+        fill(memory_engine, message, Status.READY)
+        with Session(memory_engine) as session:
+            session.get_one(message, 1).status = value
+            with pytest.raises(IllegalTransition) as caught:
+                session.flush()
+        assert caught.value.target == repr(value)
+
+    def test_of_two_rows_says_so(self, memory_engine: sa.Engine) -> None:
+        message = message_class()
+        fill(memory_engine, message, "PROMOTED", "COMPLETED")
+        with Session(memory_engine) as session:
+            for each in load(session, message):
+                each.status = "SPAM_REVIEW"
+            with pytest.raises(IllegalTransition, match="2 rows were refused"):
+                session.flush()
+
+    def test_of_rows_whose_keys_have_no_order_names_all_of_them(self, engine: sa.Engine) -> None:
+        class Message(new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            id = mapped_column(sa.Enum(Colour), primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        guard(Message.status, TABLE)
+        Message.metadata.create_all(engine)
+        with engine.begin() as connection:
+            rows = [{"id": colour, "status": "PROMOTED"} for colour in Colour]
+            connection.execute(sa.insert(Message.__table__), rows)
+        with Session(engine) as session:
+            for each in session.scalars(sa.select(Message)):
+                each.status = "SPAM_REVIEW"
+            with pytest.raises(IllegalTransition) as caught:
+                session.flush()
+        assert set(caught.value.identities) == {(Colour.RED,), (Colour.BLUE,)}
+
 
 class TestWhatIsNoMove:
     @pytest.mark.parametrize("final", ["PROMOTED"])
@@ -272,6 +313,37 @@ class TestWhatIsNoMove:
             session.delete(one)
             session.commit()
         assert stored(engine, message) == []
+
+    def test_writing_the_state_of_an_expired_row_beside_a_move_counts_the_move_once(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "READY", "COMPLETED")
+        with Session(engine) as session, operation("Work") as op:
+            one, two = load(session, message)
+            session.expire(two)
+            one.status, two.status = "PROMOTED", "COMPLETED"
+            session.commit()
+        assert op.allowed == {("READY", "PROMOTED"): 1}
+
+    def test_replacing_a_deleted_row_without_a_state_keeps_the_state(self, engine: sa.Engine) -> None:
+        """SQLAlchemy makes it an UPDATE of what was given."""
+        message = message_class()
+        fill(engine, message, "COMPLETED")
+        with Session(engine) as session:
+            session.delete(session.get_one(message, 1))
+            session.add(message(id=1, subject="new"))
+            session.commit()
+            assert session.get_one(message, 1).subject == "new"
+        assert stored(engine, message) == ["COMPLETED"]
+
+    def test_deleting_an_object_whose_state_was_set_is_counted_nowhere(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "READY")
+        with Session(engine, autoflush=False) as session, operation("Work") as op:
+            one = session.get_one(message, 1)
+            one.status = "PROMOTED"
+            session.delete(one)
+            session.commit()
+        assert op.allowed == {}
 
 
 class TestANewRow:
@@ -398,6 +470,15 @@ class TestAnSqlExpressionAsTheState:
         assert (error.new, error.target) == (True, "COMPLETED")
         assert stored(engine, message) == []
 
+    def test_is_judged_by_what_it_gives_for_its_own_row(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "READY", "PROMOTED")
+        with Session(engine) as session:
+            two = session.get_one(message, 2)
+            two.status = sa.case((message.id == 2, "COMPLETED"), else_="READY")
+            session.commit()
+        assert stored(engine, message) == ["READY", "COMPLETED"]
+
 
 class TestWhatTheFlushItselfChanges:
     def test_a_listener_that_moves_a_row_illegally_is_refused(self, engine: sa.Engine) -> None:
@@ -518,3 +599,60 @@ def test_a_broken_mapper_elsewhere_is_none_of_our_business(memory_engine: sa.Eng
     finally:
         Broken.registry.dispose()
     assert stored(memory_engine, message) == ["PROMOTED"]
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@pytest.mark.parametrize("mode", ["raise", "skip", "observe"])
+def test_a_session_that_binds_each_class_to_an_engine(engine: sa.Engine, mode: Any) -> None:
+    message = message_class(on_illegal=mode)
+    fill(engine, message, "READY")
+    with Session(binds={message: engine}) as session:
+        one = session.get_one(message, 1)
+        session.expire(one)
+        one.status = "PROMOTED"
+        session.commit()
+    assert stored(engine, message) == ["PROMOTED"]
+
+
+def test_a_session_is_not_kept_by_its_last_flush(memory_engine: sa.Engine) -> None:
+    message = message_class()
+    fill(memory_engine, message, "READY")
+    session = Session(memory_engine)
+    session.get_one(message, 1).status = "PROMOTED"
+    session.commit()
+    session.close()
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_guard_that_comes_after_a_flush_of_the_class_judges_the_next(engine: sa.Engine) -> None:
+    message = message_class(table=None)
+    fill(engine, message, "PROMOTED", "PROMOTED")
+    message_class(name="other")  # so that flushes are looked at
+    with Session(engine) as session:
+        session.get_one(message, 1).status = "SPAM_REVIEW"
+        session.commit()
+        guard(message.status, TABLE)
+        session.get_one(message, 2).status = "SPAM_REVIEW"
+        with pytest.raises(IllegalTransition):
+            session.flush()
+    assert counts(message.status) == {("PROMOTED", "SPAM_REVIEW"): 1}
+
+
+def test_a_flush_of_chosen_objects_judges_only_those(memory_engine: sa.Engine) -> None:
+    message = message_class()
+    fill(memory_engine, message, "READY", "PROMOTED")
+    with Session(memory_engine) as session:
+        one, two = load(session, message)
+        one.status, two.status = "PROMOTED", "SPAM_REVIEW"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session.flush([one])
+        assert one.status == "PROMOTED"
+    assert counts(message.status) == {}

@@ -12,7 +12,7 @@ from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import Session, deferred, mapped_column, relationship, selectinload
 
 from statekit import IllegalTransition, StatekitError, TransitionTable, counts, guard, operation
-from tests.guards.inbox import TABLE, fill, load, message_class, new_base, stored
+from tests.guards.inbox import TABLE, Status, fill, load, message_class, new_base, stored
 from tests.support.databases import Databases, run
 
 
@@ -150,6 +150,26 @@ class TestSkip:
             rows = connection.execute(sa.select(Message.__table__)).all()
             assert [tuple(row) for row in rows] == [(1, "PROMOTED", None, {}, None)]
             assert connection.execute(sa.select(links)).all() == []
+
+    def test_loads_more_objects_again_than_one_query_asks_for(
+        self, async_engine: AsyncEngine, databases: Databases
+    ) -> None:
+        message = message_class(on_illegal="skip")
+        fill(
+            databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg"),
+            message,
+            *["PROMOTED"] * 1_001,
+        )
+
+        async def change() -> set[str]:
+            async with AsyncSession(async_engine, expire_on_commit=False) as session:
+                messages = (await session.scalars(sa.select(message))).all()
+                for each in messages:
+                    each.status = "SPAM_REVIEW"
+                await session.commit()
+                return {each.status for each in messages}
+
+        assert run(change()) == {"PROMOTED"}
 
 
 class TestObserve:
@@ -454,6 +474,73 @@ class TestSkipWith:
                 assert (op.blocked + op.observed) == {("PROMOTED", "SPAM_REVIEW"): 2}
         for engine in engines.values():
             engine.dispose()
+
+    def test_a_row_in_a_state_that_the_columns_enum_does_not_know_names_it(self, engine: sa.Engine) -> None:
+        message = message_class(type_=sa.Enum(Status, native_enum=False), on_illegal="skip")
+        fill(engine, message, Status.READY)
+        with Session(engine) as session:
+            one = session.get_one(message, 1)
+            with engine.begin() as connection:
+                connection.execute(sa.text("UPDATE message SET status = 'LEGACY'"))
+            one.status = Status.PROMOTED
+            session.flush()
+        assert counts(message.status) == {("LEGACY", "PROMOTED"): 1}
+
+    def test_rows_that_are_held_lets_others_refer_to_them(self, postgres_engine: sa.Engine) -> None:
+        base = new_base()
+
+        class Message(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        class Part(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "part"
+            id = mapped_column(sa.Integer, primary_key=True)
+            message_id = mapped_column(sa.ForeignKey("message.id"))
+
+        guard(Message.status, TABLE, on_illegal="skip")
+        base.metadata.create_all(postgres_engine)
+        with postgres_engine.begin() as connection:
+            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "READY"}])
+        with Session(postgres_engine) as session, postgres_engine.connect() as other:
+            session.get_one(Message, 1).status = "PROMOTED"
+            session.flush()
+            other.execute(sa.text("SET lock_timeout = '500ms'"))
+            other.execute(sa.insert(Part.__table__), [{"id": 1, "message_id": 1}])
+            other.rollback()
+
+    def test_a_collection_that_is_loaded_with_its_owner_loads_the_object_again(
+        self, async_engine: AsyncEngine, databases: Databases
+    ) -> None:
+        base = new_base()
+
+        class Message(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        class Part(base):  # type: ignore[misc, valid-type]
+            __tablename__ = "part"
+            id = mapped_column(sa.Integer, primary_key=True)
+            message_id = mapped_column(sa.ForeignKey("message.id"))
+
+        Message.parts = relationship(Part, lazy="joined")
+        guard(Message.status, TABLE, on_illegal="skip")
+        engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
+        base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "PROMOTED"}])
+            connection.execute(sa.insert(Part.__table__), [{"id": 1, "message_id": 1}, {"id": 2, "message_id": 1}])
+
+        async def change() -> tuple[str, int]:
+            async with AsyncSession(async_engine, expire_on_commit=False) as session:
+                message = await session.get_one(Message, 1)
+                message.status = "SPAM_REVIEW"
+                await session.commit()
+                return message.status, len(message.parts)
+
+        assert run(change()) == ("PROMOTED", 2)
 
 
 def test_writing_the_state_that_an_expired_row_has_is_an_update_as_without_a_guard(engine: sa.Engine) -> None:

@@ -321,3 +321,128 @@ def test_a_first_step_that_another_session_has_made_is_a_concurrent_one(engine: 
             first.flush()
     assert caught.value.identities == ((1,),)
     assert counts(message.status) == {}
+
+
+def test_a_new_object_says_its_last_state_once_it_is_flushed(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message)
+    with Session(engine) as session:
+        new = message(id=1, status="READY")
+        go(new, "PROMOTED", "COMPLETED")
+        session.add(new)
+        session.flush()
+        assert new.status == "COMPLETED"
+
+
+def test_a_new_object_whose_flush_fails_keeps_its_last_state(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        new = message(id=1, status="READY")
+        go(new, "PROMOTED")
+        session.add(new)
+        with pytest.raises(sa.exc.IntegrityError):
+            session.flush()
+        session.rollback()
+        assert new.status == "PROMOTED"
+
+
+def test_what_was_written_is_forgotten_by_an_object_that_becomes_another_row(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message)
+    with Session(engine, expire_on_commit=False) as session:
+        new = message(id=1, status="READY")
+        go(new, "PROMOTED")
+        session.add(new)
+        session.commit()
+        sa.orm.make_transient(new)
+        new.id = 2
+        session.add(new)
+        with pytest.raises(IllegalTransition) as caught:
+            session.flush()
+        session.rollback()
+    assert caught.value.pairs == {(None, "PROMOTED"): 1}
+    assert stored(engine, message) == ["PROMOTED"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "psycopg"], indirect=True)
+def test_a_first_step_of_several_rows_that_another_session_has_made_names_none(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY", "READY")
+    with Session(engine) as first, Session(engine) as second:
+        mine = load(first, message)
+        second.get_one(message, 1).status = "PROMOTED"
+        second.commit()
+        for each in mine:
+            go(each, "PROMOTED", "COMPLETED")
+        with pytest.raises(ConcurrentTransition) as caught:
+            first.flush()
+    assert caught.value.identities == ()
+
+
+def test_a_refused_step_said_how_to_declare_steps_only_where_they_are_not(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        go(session.get_one(message, 1), "COMPLETED")
+        with pytest.raises(IllegalTransition) as caught:
+            session.flush()
+    assert "steps=True" not in str(caught.value)
+
+
+def test_after_a_refusal_several_assignments_are_followed_again(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        one = session.get_one(message, 1)
+        go(one, "COMPLETED")
+        with pytest.raises(IllegalTransition):
+            session.flush()
+        go(one, "PROMOTED", "COMPLETED")
+        session.commit()
+    assert stored(engine, message) == ["COMPLETED"]
+
+
+def test_a_value_that_a_listener_replaces_afterwards_is_not_followed(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    sa.orm.configure_mappers()  # ours listens from then on
+
+    @sa.event.listens_for(message.status, "set", retval=True)
+    def shout(target: Any, value: str, old: Any, initiator: Any) -> str:
+        return value.upper()
+
+    with Session(engine) as session:
+        go(session.get_one(message, 1), "ready", "promoted")
+        session.commit()
+    assert stored(engine, message) == ["PROMOTED"]
+
+
+def test_with_an_sql_expression_among_them_the_net_move_is_judged(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        go(session.get_one(message, 1), sa.func.upper("spam_review"), "PROMOTED")
+        session.commit()
+    assert stored(engine, message) == ["PROMOTED"]
+
+
+def test_objects_of_a_subclass_go_them_too(engine: sa.Engine) -> None:
+    class Message(new_base()):  # type: ignore[misc]
+        __tablename__ = "message"
+        id = mapped_column(sa.Integer, primary_key=True)
+        kind = mapped_column(sa.String(20))
+        status = mapped_column(sa.String(20))
+        __mapper_args__ = {"polymorphic_on": kind, "polymorphic_identity": "message"}
+
+    class Letter(Message):
+        __mapper_args__ = {"polymorphic_identity": "letter"}
+
+    guard(Message.status, TABLE, steps=True)
+    Message.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Letter(id=1, status="READY"))
+        session.commit()
+        go(session.get_one(Letter, 1), "PROMOTED", "COMPLETED")
+        session.commit()
+    assert stored(engine, Message) == ["COMPLETED"]

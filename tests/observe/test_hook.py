@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, registry
 
-from statekit import IllegalTransition
-from statekit.observe.hook import subscribe
+from statekit import IllegalTransition, guard
+from statekit.observe.hook import publish, subscribe
 from statekit.observe.move import Move
-from tests.guards.inbox import fill, load, message_class
+from tests.guards.inbox import TABLE, fill, load, message_class
+from tests.observe.test_operation import move
 
 
 @pytest.fixture
@@ -96,3 +97,44 @@ def test_names_the_topmost_class_of_an_inheritance(memory_engine: sa.Engine, hea
         session.get_one(Special, 1).status = "SPAM_REVIEW"
         session.flush()
     assert [m.model for m in heard] == ["Message"]
+
+
+def test_names_the_class_of_a_column_that_was_guarded_by_itself(memory_engine: sa.Engine) -> None:
+    mapping = registry()
+    table = sa.Table(
+        "message", mapping.metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("status", sa.String(20))
+    )
+
+    class Message:
+        __table__ = table
+        metadata = mapping.metadata
+
+    guard(table.c.status, TABLE, on_illegal="skip")
+    mapping.map_imperatively(Message, table)
+    mapping.metadata.create_all(memory_engine)
+    with memory_engine.begin() as connection:
+        connection.execute(sa.insert(table), [{"id": 1, "status": "COMPLETED"}])
+    heard: list[Move] = []
+    end = subscribe(heard.extend)
+    try:
+        with Session(memory_engine) as session:
+            session.get_one(Message, 1).status = "READY"  # type: ignore[attr-defined]
+            session.commit()
+    finally:
+        end()
+    assert [each.model for each in heard] == ["Message"]
+
+
+def test_that_unsubscribes_itself_keeps_the_next_from_missing_nothing() -> None:
+    heard: list[Move] = []
+
+    def once(moves: Sequence[Move]) -> None:
+        end_once()
+
+    end_once = subscribe(once)
+    end = subscribe(heard.extend)
+    try:
+        publish([move()])
+    finally:
+        end()
+    assert len(heard) == 1

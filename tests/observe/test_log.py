@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +15,8 @@ from sqlalchemy.orm import Session
 
 from statekit import IllegalTransition, operation
 from statekit.observe import log
+from statekit.observe.hook import publish
+from statekit.observe.move import Move
 from tests.guards.inbox import fill, load, message_class
 
 
@@ -237,3 +242,37 @@ class TestAFlood:
         block(memory_engine, message)
         log.write_left_out()
         assert len(lines(caplog)) == log.LINES
+
+    def test_outside_of_an_operation_is_not_told_at_its_end(
+        self,
+        memory_engine: sa.Engine,
+        caplog: pytest.LogCaptureFixture,
+        clock: Clock,
+    ) -> None:
+        message = message_class()
+        fill(memory_engine, message, *["PROMOTED"] * 25)
+        block(memory_engine, message)
+        with operation("Work"):
+            pass
+        assert "left out" not in caplog.text
+
+    def test_is_told_when_the_interpreter_exits(self) -> None:
+        script = """
+            from statekit.observe.hook import publish
+            from statekit.observe.move import Move
+            publish([Move(
+                kind="blocked", subject=1, model="Message", attribute="status", source="A", target="B", new=False,
+                identities=((1,),) * 12, number=12, allowed=(), mode="raise", operation=None,
+            )])
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+        )
+        assert "2 more equal lines were left out" in done.stderr
+
+    def test_of_rows_without_known_keys_has_a_line_for_each(self, caplog: pytest.LogCaptureFixture) -> None:
+        publish([Move(
+            kind="blocked", subject=1, model="Message", attribute="status", source="A", target="B", new=False,
+            identities=(), number=3, allowed=(), mode="raise", operation=None,
+        )])  # fmt: skip
+        assert len(lines(caplog)) == 3

@@ -102,6 +102,15 @@ class TestTheMode:
             1 / 0
         assert current_on_illegal() is None
 
+    def test_of_an_outer_block_that_has_ended_first_holds_no_longer(self) -> None:
+        """As in a task that outlives the block around its own."""
+        inner = operation("Inner")
+        with operation("Outer", on_illegal="skip"):
+            task = contextvars.copy_context()
+            task.run(inner.__enter__)
+        assert task.run(current_on_illegal) is None
+        task.run(inner.__exit__, None, None, None)
+
 
 class TestWhereItHolds:
     def test_in_a_task_started_inside(self) -> None:
@@ -178,3 +187,8 @@ class TestTheSummaryLine:
         with caplog.at_level(logging.INFO, "statekit"), pytest.raises(ZeroDivisionError), operation("Work"):
             1 / 0
         assert caplog.records[-1].getMessage() == "[SELF-HEAL] Operation failed: Work: 0 moved"
+
+    def test_is_a_warning_if_something_was_observed(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, "statekit"), operation("Work"):
+            publish([move("observed")])
+        assert caplog.records[-1].levelname == "WARNING"

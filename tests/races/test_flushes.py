@@ -6,6 +6,7 @@ What really happened is written down by the database itself: a trigger of the te
 from __future__ import annotations
 
 import asyncio
+import pickle
 import random
 import threading
 from collections import Counter
@@ -15,11 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, mapped_column
 from sqlalchemy.pool import NullPool
 
-from statekit import ConcurrentTransition, IllegalTransition, counts, operation
-from tests.guards.inbox import TABLE, fill, message_class, stored
+from statekit import ConcurrentTransition, IllegalTransition, counts, guard, operation
+from tests.guards.inbox import TABLE, fill, message_class, new_base, stored
 from tests.support.databases import Databases, run
 
 WORKERS, ROWS = 8, 200
@@ -232,6 +233,80 @@ class TestTwoSessionsThatReadTheSame:
         assert op.blocked == {("PROMOTED", "SPAM_REVIEW"): 1}
         assert stored(self.engine, self.message) == ["PROMOTED", "SPAM_REVIEW", "SPAM_REVIEW"]
 
+    @backends
+    def test_the_same_move_is_a_concurrent_one_though_another_row_keeps_its_state(
+        self, databases: Databases, backend: str
+    ) -> None:
+        """The fence must let that row be written; the race is noticed all the same."""
+        engine = databases.engine(backend, poolclass=NullPool)
+        message = message_class()
+        fill(engine, message, "READY", "COMPLETED")
+        with Session(engine) as session, Session(engine) as other:
+            one, two = session.get_one(message, 1), session.get_one(message, 2)
+            other.get_one(message, 1).status = "PROMOTED"
+            other.commit()
+            session.expire(two)
+            one.status, two.status = "PROMOTED", "COMPLETED"
+            with pytest.raises(ConcurrentTransition) as caught:
+                session.flush()
+        assert caught.value.identities == ((1,),)
+
+    @backends
+    @pytest.mark.parametrize("mode", ["raise", "skip", "observe"])
+    def test_a_state_that_was_set_there_and_back_is_no_attempt_to_move(
+        self, databases: Databases, backend: str, mode: Any
+    ) -> None:
+        """Whatever the row holds by now: the flush does not write its state."""
+        engine = databases.engine(backend, poolclass=NullPool)
+        message = message_class(on_illegal=mode)
+        fill(engine, message, "READY")
+        with Session(engine) as session, Session(engine) as other, operation("Race") as op:
+            one = session.get_one(message, 1)
+            other.get_one(message, 1).status = "PROMOTED"
+            other.commit()
+            one.status, one.subject = "PROMOTED", "changed"
+            one.status = "READY"
+            session.commit()
+            assert one.subject == "changed"
+        assert (op.blocked, op.observed) == ({}, {})
+        assert stored(engine, message) == ["PROMOTED"]
+
+    @backends
+    def test_an_illegal_move_by_a_listener_is_skipped_in_skip(self, databases: Databases, backend: str) -> None:
+        engine = databases.engine(backend, poolclass=NullPool)
+        message = message_class()
+        fill(engine, message, "READY")
+
+        with Session(engine) as session, Session(engine) as other, operation("Race", on_illegal="skip") as op:
+            one = session.get_one(message, 1)
+            other.get_one(message, 1).status = "PROMOTED"
+            other.commit()
+
+            @sa.event.listens_for(message, "before_update")
+            def move(mapper: Any, connection: Any, target: Any) -> None:
+                target.status = "SPAM_REVIEW"
+
+            one.subject = "changed"
+            session.commit()
+        assert op.blocked == {("PROMOTED", "SPAM_REVIEW"): 1}
+        assert stored(engine, message) == ["PROMOTED"]
+
+    @backends
+    def test_the_same_move_of_several_rows_names_none(self, databases: Databases, backend: str) -> None:
+        """Those that this flush moved itself look the same as the one that came too late."""
+        engine = databases.engine(backend, poolclass=NullPool)
+        message = message_class()
+        fill(engine, message, "READY", "READY")
+        with Session(engine) as session, Session(engine) as other:
+            mine = session.scalars(sa.select(message)).all()
+            other.get_one(message, 1).status = "PROMOTED"
+            other.commit()
+            for each in mine:
+                each.status = "PROMOTED"
+            with pytest.raises(ConcurrentTransition) as caught:
+                session.flush()
+        assert caught.value.identities == ()
+
 
 class TestTwoAsyncSessionsThatReadTheSame:
     """asyncpg does not say how many rows an executemany has met: the rows are read and held beforehand."""
@@ -274,6 +349,46 @@ class TestTwoAsyncSessionsThatReadTheSame:
         assert isinstance(error, ConcurrentTransition)
         assert stored(self.engine, self.message) == ["PROMOTED", *["READY"] * (rows - 1)]
 
+    def test_states_that_were_set_there_and_back_are_no_attempts_to_move(
+        self, async_engine: AsyncEngine, databases: Databases
+    ) -> None:
+        engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
+        message = message_class()
+        fill(engine, message, "READY", "READY")
+
+        async def go() -> None:
+            async with AsyncSession(async_engine) as session, AsyncSession(async_engine) as other:
+                mine = (await session.scalars(sa.select(message))).all()
+                for each in await other.scalars(sa.select(message)):
+                    each.status = "PROMOTED"
+                await other.commit()
+                for each in mine:
+                    each.status, each.subject = "PROMOTED", "changed"
+                    each.status = "READY"
+                await session.commit()
+
+        run(go())
+        assert counts(message.status) == {}
+        assert stored(engine, message) == ["PROMOTED", "PROMOTED"]
+
+    def test_an_illegal_move_says_that_the_row_was_moved(self, async_engine: AsyncEngine, databases: Databases) -> None:
+        engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
+        message = message_class()
+        fill(engine, message, "READY", "READY")
+
+        async def go() -> str:
+            async with AsyncSession(async_engine) as session, AsyncSession(async_engine) as other:
+                mine = (await session.scalars(sa.select(message))).all()
+                (await other.get_one(message, 1)).status = "PROMOTED"
+                await other.commit()
+                for each in mine:
+                    each.status = "SPAM_REVIEW"
+                with pytest.raises(IllegalTransition) as caught:
+                    await session.flush()
+                return str(caught.value)
+
+        assert "Another transaction moved the row first" in run(go())
+
 
 class TestWhatIsNoRaceOfStates:
     """SQLAlchemy's own StaleDataError stays what it was."""
@@ -310,3 +425,80 @@ class TestWhatIsNoRaceOfStates:
             with pytest.raises(sa.orm.exc.StaleDataError) as caught:
                 session.flush()
         assert not isinstance(caught.value, ConcurrentTransition)
+
+    @pytest.mark.parametrize("mode", ["skip", "observe"])
+    def test_a_row_that_is_gone_where_rows_are_read_first(self, engine: sa.Engine, mode: Any) -> None:
+        message = message_class(on_illegal=mode)
+        fill(engine, message, "READY")
+        with Session(engine) as session:
+            one = session.get_one(message, 1)
+            with engine.begin() as connection:
+                connection.execute(sa.delete(message))
+            one.status = "PROMOTED"
+            with pytest.raises(sa.orm.exc.StaleDataError) as caught:
+                session.flush()
+        assert not isinstance(caught.value, ConcurrentTransition)
+
+    def test_a_row_of_several_that_is_gone(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "READY", "READY")
+        with Session(engine) as session:
+            both = session.scalars(sa.select(message)).all()
+            with engine.begin() as connection:
+                connection.execute(sa.delete(message).where(message.id == 1))
+            for each in both:
+                each.status = "PROMOTED"
+            with pytest.raises(sa.orm.exc.StaleDataError) as caught:
+                session.flush()
+        assert not isinstance(caught.value, ConcurrentTransition)
+
+    def versioned(self, engine: sa.Engine, *states: str, **options: Any) -> Any:
+        class Message(new_base()):  # type: ignore[misc]
+            __tablename__ = "message"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            version = mapped_column(sa.Integer, nullable=False)
+            __mapper_args__ = {"version_id_col": version}
+
+        guard(Message.status, TABLE, **options)
+        Message.metadata.create_all(engine)
+        rows = [{"id": number, "status": state, "version": 1} for number, state in enumerate(states, 1)]
+        with engine.begin() as connection:
+            connection.execute(sa.insert(Message.__table__), rows)
+        return Message
+
+    def test_a_version_of_several_that_has_changed(self, engine: sa.Engine) -> None:
+        message = self.versioned(engine, "READY", "READY")
+        with Session(engine) as session:
+            both = session.scalars(sa.select(message).order_by(message.id)).all()
+            with engine.begin() as connection:
+                connection.execute(sa.update(message.__table__).where(message.id == 2).values(version=7))
+            for each in both:
+                each.status = "PROMOTED"
+            with pytest.raises(sa.orm.exc.StaleDataError) as caught:
+                session.flush()
+        assert not isinstance(caught.value, ConcurrentTransition)
+
+    def test_a_version_that_has_changed_under_an_illegal_move_in_observe(self, engine: sa.Engine) -> None:
+        message = self.versioned(engine, "COMPLETED", on_illegal="observe")
+        with Session(engine) as session:
+            one = session.get_one(message, 1)
+            with engine.begin() as connection:
+                connection.execute(sa.update(message.__table__).values(version=7))
+            one.status = "READY"
+            with pytest.raises(sa.orm.exc.StaleDataError):
+                session.flush()
+        assert counts(message.status) == {}
+
+
+class TestWhatAConcurrentTransitionSays:
+    def test_keeps_its_data_when_it_is_pickled(self) -> None:
+        error = ConcurrentTransition(model="Message", attribute="status", target="DONE", identities=[(1,), (2,)])
+        copy = pickle.loads(pickle.dumps(error))
+        assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+    def test_names_five_rows_and_counts_the_rest(self) -> None:
+        error = ConcurrentTransition(
+            model="Message", attribute="status", target="DONE", identities=[(number,) for number in range(1, 8)]
+        )
+        assert "Message(5) and 2 more: another transaction" in str(error)
