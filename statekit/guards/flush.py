@@ -14,11 +14,13 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from statekit.guards import current, steps
 from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
-from statekit.guards.guard import Guard
+from statekit.guards.guard import Guard, filled_by_relationships
 from statekit.guards.judging import LATE, RACE, Judging, is_sql
 from statekit.guards.watch import State, Watch, watches
 
 _under_way: ContextVar[Flush | None] = ContextVar("statekit_flush", default=None)
+
+_EVENTS_OF_A_FLUSH = [f"{when}_{what}" for when in ("before", "after") for what in ("insert", "update", "delete")]
 
 _CHUNK = 500
 """How many skipped objects are loaded again at once."""
@@ -213,6 +215,8 @@ class Flush:
         judging = self._judging
         late: dict[Watch, dict[State, Any]] = {}
         for watch, states in written.items():
+            if not self._may_have_changed(watch):
+                continue
             for state in judging.unseen(watch, states):
                 if (watch, state) in judging.inserts_to_look_at:
                     continue
@@ -228,6 +232,14 @@ class Flush:
             if not judging.notices_a_race(watch, list(targets)):
                 self._explain(watch, targets)
             judging.written_late(watch, targets)
+
+    def _may_have_changed(self, watch: Watch) -> bool:
+        """Return whether something may have set states since the flush began to write."""
+        return (
+            filled_by_relationships()
+            or watch.guard.column.onupdate is not None
+            or any(getattr(mapper.dispatch, name) for mapper in self.context.mappers for name in _EVENTS_OF_A_FLUSH)
+        )
 
     def _starts_late(self, watch: Watch, state: State, *, hint: str = LATE) -> None:
         value = state.dict.get(watch.key)
