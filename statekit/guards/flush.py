@@ -172,16 +172,17 @@ class Flush:
         leeway_before = flush_leeway.set(_Leeways(self).__getitem__)
         under_way_before = _under_way.set(self)
         try:
-            if self._made is None:
-                write()
-            else:
+            if self._made is not None:
                 self._made.steps.begin(self._connections)
-                write()
+            write()
             self._look_again()
             if self._made is not None:
                 self._made.steps.end(self._connections)
         except steps.StepCameShort as short:
             arrived = self._explain(short.watch, short.targets)
+            if not arrived:  # a row is gone
+                name = f"{short.watch.model}.{short.watch.key}"
+                raise StaleDataError(f"A step of {name} met fewer rows than it was for.") from None
             raise self._judging.report.concurrent(short.watch, arrived, certain=len(short.targets) == 1) from None
         except StaleDataError as error:
             self._explain_stale(error)

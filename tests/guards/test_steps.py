@@ -446,3 +446,16 @@ def test_objects_of_a_subclass_go_them_too(engine: sa.Engine) -> None:
         go(session.get_one(Letter, 1), "PROMOTED", "COMPLETED")
         session.commit()
     assert stored(engine, Message) == ["COMPLETED"]
+
+
+def test_a_step_of_a_row_that_is_gone_is_stale_data(engine: sa.Engine) -> None:
+    message = message_class(steps=True)
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        one = session.get_one(message, 1)
+        with engine.begin() as connection:
+            connection.execute(sa.delete(message))
+        go(one, "PROMOTED", "COMPLETED")
+        with pytest.raises(sa.orm.exc.StaleDataError) as caught:
+            session.flush()
+    assert not isinstance(caught.value, ConcurrentTransition)
