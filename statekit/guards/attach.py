@@ -65,7 +65,6 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
     for key, table in declared.items():
         where = f"{class_.__name__}.__transitions__[{key!r}]"
         column = _column_of(mapper, key, where)
-        _check_table(column, mapper, where)
         existing = guard_of(column)
         if existing is not None and _is_inherited(mapper, column) and existing.table == table:
             continue  # the subclass shares the column, and with it the guard
@@ -133,7 +132,6 @@ def guard(
             f"{where}: the column belongs to {owner.class_.__name__}, and a table holds for a whole column. "
             f"Write guard({owner.class_.__name__}.{attribute_or_column.key}, …)."
         )
-    _check_table(column, mapper, where)
     _attach(column, table, mapper, attribute_or_column.key, where, on_illegal=on_illegal, steps=steps)
 
 
@@ -166,15 +164,12 @@ def _column_of(mapper: Mapper[Any], key: str, where: str) -> sa.Column[Any]:
             f"{where}: {key!r} stands for {len(prop.columns)} columns or an SQL expression; a guard needs an attribute "
             "that holds exactly one column of a table."
         )
-    return columns[0]
-
-
-def _check_table(column: sa.Column[Any], mapper: Mapper[Any], where: str) -> None:
-    if not isinstance(column.table, sa.Table):
+    if not isinstance(columns[0].table, sa.Table):
         raise TableError(
             f"{where}: {mapper.class_.__name__} is mapped to a query and not to a table. Guard the column of the table "
             "beneath it, such as guard(message_table.c.status, …)."
         )
+    return columns[0]
 
 
 def _is_abstract_concrete_base(mapper: Mapper[Any]) -> bool:
@@ -231,16 +226,11 @@ def _attach(
         )
     model = mapper.class_.__name__ if mapper is not None else column.table.fullname
     made = Guard(column, table, model=model, attribute=key, on_illegal=on_illegal, steps=steps)
-    first = not all_guards()
     register(made)
     try:
         fence.install()
         objects.install()
-        late = compiled.from_before() if first else []
-        compiled.renew(
-            [*late, *compiled.noted((column.table.schema, column.table.name))],
-            {each.column.table.name for each in all_guards()},
-        )
+        compiled.catch_up((column.table.schema, column.table.name), {each.column.table.name for each in all_guards()})
         fence.check(made)
         if steps and mapper is not None:
             follow(mapper, key)

@@ -19,6 +19,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from statekit.errors import StatekitError
 
 _lock = threading.Lock()
+_searched = False
 _by_table: WeakKeyDictionary[Any, WeakSet[SQLCompiler]] = WeakKeyDictionary()
 
 
@@ -29,6 +30,21 @@ def note(compiler: SQLCompiler, table: Any) -> None:
         if known is None:
             known = _by_table[table] = WeakSet()
         known.add(compiler)
+
+
+def catch_up(names: tuple[str | None, str], table_names: Iterable[str]) -> None:
+    """Renew what was compiled before a table was guarded.
+
+    Args:
+        names: schema and name of the table.
+        table_names: names of all guarded tables.
+
+    Raises:
+        StatekitError: a statement on a guarded table cannot be compiled anew.
+    """
+    global _searched
+    renew([*([] if _searched else from_before()), *noted(names)], table_names)
+    _searched = True  # from here on, everything is noted when it is compiled
 
 
 def noted(names: tuple[str | None, str]) -> list[SQLCompiler]:

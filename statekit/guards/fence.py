@@ -10,7 +10,7 @@ sessions that race never add up to an illegal move. For a column ``status`` it r
 
 It leans on names of SQLAlchemy that are not public: ``ClauseElement._compiler_dispatch``, ``BindParameter._is_crud``,
 ``Update._values``, ``Update._ordered_values`` and ``_with_binary_element_type``. ``tests/guards/test_private_names.py``
-pins each of them, and :func:`install` refuses to start if a compiled UPDATE does not carry the predicate.
+pins each of them, and :func:`check` refuses to go on if a compiled UPDATE does not carry the predicate.
 """
 
 from __future__ import annotations

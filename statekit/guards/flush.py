@@ -15,8 +15,8 @@ from sqlalchemy.orm.exc import StaleDataError
 from statekit.guards import current, steps
 from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
 from statekit.guards.guard import Guard, filled_by_relationships
-from statekit.guards.judging import LATE, RACE, Judging, is_sql
-from statekit.guards.watch import State, Watch, watches
+from statekit.guards.judging import LATE, RACE, Judging
+from statekit.guards.watch import State, Watch, is_sql, watches
 
 _under_way: ContextVar[Flush | None] = ContextVar("statekit_flush", default=None)
 
@@ -117,21 +117,23 @@ class Flush:
         self._judging.withdraw(skipped)
         # A session holds its changed objects only; without this, one that nobody else holds would be gone in between.
         objects = [state.obj() for state in skipped]
+        is_async = self._is_async(skipped[0])
         for state, obj in zip(skipped, objects, strict=True):
-            self.session.expire(obj, self._to_expire(state))
+            self.session.expire(obj, self._can_load_again(state) if is_async else None)
             if state in self.context.states:  # the flush has begun: it is listed, but not to be saved
                 self.context.states[state] = (False, True)
         self._load_again(skipped)
         del objects
 
-    def _to_expire(self, state: State) -> list[str] | None:
-        """Return the attributes to expire of an object that is left out; None for all of them.
-
-        In an AsyncSession, relationships stay loaded unless they were changed: they could not be loaded again.
-        """
+    def _is_async(self, state: State) -> bool:
         (connection, _), *_ = self._connections(watches(state.class_)[0], [state])
-        if not connection.dialect.is_async:
-            return None
+        return connection.dialect.is_async
+
+    def _can_load_again(self, state: State) -> list[str]:
+        """Return the attributes to expire of an object that is left out of the flush of an AsyncSession.
+
+        Relationships stay loaded unless they were changed, because nothing would load them again.
+        """
         columns = [prop.key for prop in state.mapper.column_attrs]
         pending = state.__dict__.get("_pending_mutations", {})
         return columns + [
@@ -140,13 +142,12 @@ class Flush:
 
     def _load_again(self, states: list[State]) -> None:
         """Load expired objects where they cannot do that themselves when they are next used: in an AsyncSession."""
+        if not self._is_async(states[0]):
+            return
         by_class: dict[type, list[State]] = {}
         for state in states:
             by_class.setdefault(state.class_, []).append(state)
         for class_, some in by_class.items():
-            (connection, _), *_ = self._connections(watches(class_)[0], some[:1])
-            if not connection.dialect.is_async:
-                continue
             mapper: Mapper[Any] = sa.inspect(class_)
             identities = [state.key[1] for state in some if state.key is not None]
             for start in range(0, len(identities), _CHUNK):

@@ -14,12 +14,11 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.base import NO_VALUE
-from sqlalchemy.sql.elements import ClauseElement
 
 from statekit.guards import current, steps
 from statekit.guards.guard import NOT_KNOWN, Guard
 from statekit.guards.report import Modes, Report
-from statekit.guards.watch import State, Watch
+from statekit.guards.watch import State, Watch, is_known, is_sql
 from statekit.observe.modes import OnIllegal
 
 Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
@@ -99,8 +98,7 @@ class Judging:
         if self.unseen(watch, [state]) and state.key is not None:
             self.withdraw([state], watch)
             old = state.committed_state[watch.key]
-            known = old is not NO_VALUE and not is_sql(old) and not is_sql(state.dict.get(watch.key))
-            if known and self.mode(watch) == "raise":
+            if is_known(old) and not is_sql(state.dict.get(watch.key)) and self.mode(watch) == "raise":
                 self._path(watch, state, watch.guard.states.text(old), [state.dict.get(watch.key)], hint=LATE)
             else:
                 self._by_row(watch, [state], hint=LATE)
@@ -109,7 +107,7 @@ class Judging:
         """Account for changes that the flush itself made and wrote."""
         for state, new in targets.items():
             old = state.committed_state[watch.key]
-            if old is NO_VALUE or is_sql(old) or is_sql(new):
+            if not is_known(old) or is_sql(new):
                 continue
             pair = watch.guard.states.text(old), watch.guard.states.text(new)
             if pair in watch.guard.legal:
@@ -141,7 +139,7 @@ class Judging:
         return changed
 
     def _is_unchanged(self, watch: Watch, state: State, old: Any, new: Any) -> bool:
-        if old is NO_VALUE or is_sql(old) or is_sql(new):
+        if not is_known(old) or is_sql(new):
             return False
         if old is not new and state.manager[watch.key].impl.is_equal(new, old) is not True:
             return False
@@ -158,7 +156,7 @@ class Judging:
             old, new = state.committed_state[key], state.dict.get(key)
             if self._is_unchanged(watch, state, old, new):
                 continue
-            if old is NO_VALUE or is_sql(new) or is_sql(old) or text(old) == text(new):
+            if not is_known(old) or is_sql(new) or text(old) == text(new):
                 others.append(state)
             else:
                 self._path(watch, state, text(old), steps.trail(state, key) or [new])
@@ -230,7 +228,7 @@ class Judging:
             values = values[-1:]
         path, taken = _without_stays(source, values, texts or [guard.states.text(value) for value in values])
         loaded = state.committed_state.get(watch.key, NO_VALUE)
-        moved = loaded is not NO_VALUE and not is_sql(loaded) and guard.states.text(loaded) != source
+        moved = is_known(loaded) and guard.states.text(loaded) != source
         self._judged.setdefault(watch, {})[state] = state.dict.get(watch.key)
         if not taken:
             if moved and mode == "raise":
@@ -301,8 +299,3 @@ def _without_stays(
             path.append(text)
             taken.append(value)
     return path, taken
-
-
-def is_sql(value: Any) -> bool:
-    """Return whether a value of an attribute is an SQL expression, which only the database can evaluate."""
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")

@@ -112,18 +112,15 @@ class Report:
         """Tell the hook what was written."""
         publish(
             [
-                watch.guard.move(
-                    kind,
-                    pair,
-                    [watch.identity(state) for state in states],
-                    new=new,
-                    mode=self._modes[watch],
-                    model=watch.model,
-                )
+                self._move(kind, watch, pair, states, new=new)
                 for (kind, watch, pair, new), states in self._done.items()
                 if states
             ]
         )
+
+    def _move(self, kind: Kind, watch: Watch, pair: Pair, states: list[State], *, new: bool) -> Move:
+        identities = [watch.identity(state) for state in states]
+        return watch.guard.move(kind, pair, identities, new=new, mode=self._modes[watch], model=watch.model)
 
     def _blocked(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> list[Move]:
         moves = []
@@ -131,11 +128,7 @@ class Report:
             by_pair: dict[Pair, list[State]] = {}
             for pair, state, _ in _in_order(watch, refusals):
                 by_pair.setdefault(pair, []).append(state)
-            for pair, states in by_pair.items():
-                identities = [watch.identity(state) for state in states]
-                moves.append(
-                    watch.guard.move("blocked", pair, identities, new=new, mode=self._modes[watch], model=watch.model)
-                )
+            moves += [self._move("blocked", watch, pair, states, new=new) for pair, states in by_pair.items()]
         return moves
 
     def _error(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> StatekitError:

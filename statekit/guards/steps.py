@@ -9,10 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
-from sqlalchemy.sql.elements import ClauseElement
 
 from statekit.guards import current
-from statekit.guards.watch import State, Watch
+from statekit.guards.watch import State, Watch, is_sql
 
 _INFO_KEY = "statekit_steps"
 _GIVEN_UP = "statekit_steps_given_up"
@@ -57,7 +56,7 @@ def trail(state: State, key: str) -> list[Any]:
     values: list[Any] = state.info.get(_INFO_KEY, {}).get(key, []) if "info" in state.__dict__ else []
     if len(values) < 2 or values[-1] is not state.dict.get(key):
         return []
-    if any(isinstance(value, ClauseElement) for value in values):
+    if any(is_sql(value) for value in values):
         return []  # what an expression gives is known when it is written, and only the last one is
     return values
 
@@ -136,13 +135,9 @@ def _write(watch: Watch, planned: dict[State, list[Any]], connections: Callable[
 def _update(connection: Connection, watch: Watch, targets: dict[State, Any]) -> None:
     keys = [str(column._label) for column in watch.primary_key]  # as in the flush's own: the fence knows it by them
     matches = [column == sa.bindparam(key) for column, key in zip(watch.primary_key, keys, strict=True)]
-    # Set to itself, a column is not given its onupdate= value: only the last step is the flush's own.
-    unchanged = {
-        column: column for column in watch.table.columns if column.onupdate is not None and column is not watch.column
-    }
-    statement = (
-        watch.table.update().where(*matches).values({watch.column: sa.bindparam("statekit_target"), **unchanged})
-    )
+    # Only the last step is the flush's own, and has the columns' onupdate= values.
+    values = {**watch.without_onupdate, watch.column: sa.bindparam("statekit_target")}
+    statement = watch.table.update().where(*matches).values(values)
     parameters = [
         {"statekit_target": value, **dict(zip(keys, watch.row_key(state), strict=True))}
         for state, value in targets.items()

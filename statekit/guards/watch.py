@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.orm.base import NO_VALUE, manager_of_class
+from sqlalchemy.sql.elements import ClauseElement
 
 from statekit.guards.guard import INFO_KEY, Guard, guard_of
 
@@ -47,14 +48,14 @@ class Watch:
         self._row_key_is_identity = self.primary_key == tuple(mapper.primary_key)
         self._row_keys = tuple(mapper.get_property_by_column(each).key for each in self.primary_key)
 
-    def identity(self, state: InstanceState[Any]) -> tuple[Any, ...] | None:
+    def identity(self, state: State) -> tuple[Any, ...] | None:
         """Return the object's primary key as the database has it, or None if it has none yet."""
         if state.key is not None:
             return tuple(state.key[1])
         values = tuple(state.dict.get(name) for name in self.key_names)
         return None if any(value is None for value in values) else values
 
-    def row_key(self, state: InstanceState[Any]) -> tuple[Any, ...]:
+    def row_key(self, state: State) -> tuple[Any, ...]:
         """Return the values of the primary key of the guarded column's table, in the order of ``primary_key``."""
         if state.key is None:
             return tuple(state.dict[name] for name in self._row_keys)
@@ -64,10 +65,20 @@ class Watch:
         return tuple(known[name] if name in known else _committed(state, name) for name in self._row_keys)
 
 
-def _committed(state: InstanceState[Any], name: str) -> Any:
+def _committed(state: State, name: str) -> Any:
     """Return what the database has for an attribute; it is loaded if it is expired."""
     value = state.committed_state.get(name, NO_VALUE)
     return getattr(state.obj(), name) if value is NO_VALUE else value
+
+
+def is_sql(value: Any) -> bool:
+    """Return whether a value of an attribute is an SQL expression, which only the database can evaluate."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+
+
+def is_known(value: Any) -> bool:
+    """Return whether Python knows what an attribute holds: it was loaded, and is no SQL expression."""
+    return value is not NO_VALUE and not is_sql(value)
 
 
 _generation = 0

@@ -123,18 +123,15 @@ def _take(key: _Key, wanted: int) -> int:
 def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
     allowed = ", ".join(show_state(state) for state in move.allowed) or "nothing"
     row = move.model if identity is None else f"{move.model}({', '.join(map(repr, identity))})"
-    if move.new:
-        step, rule = f"a new row in {show_state(move.target)}", f"new rows may start in: {allowed}"
-    else:
-        step = f"{show_state(move.source)} → {show_state(move.target)}"
-        rule = f"allowed from {show_state(move.source)}: {allowed}"
+    rule = "new rows may start in" if move.new else f"allowed from {show_state(move.source)}"
     logger.warning(
-        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s; mode: %s%s)",
+        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s: %s; mode: %s%s)",
         _VERBS[move.kind],
-        step,
+        _step(move.source, move.target, new=move.new),
         row,
         move.attribute,
         rule,
+        allowed,
         move.mode,
         f"; operation: {move.operation}" if move.operation else "",
         extra={
@@ -152,13 +149,16 @@ def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
     )
 
 
+def _step(source: str | None, target: str | None, *, new: bool) -> str:
+    return f"a new row in {show_state(target)}" if new else f"{show_state(source)} → {show_state(target)}"
+
+
 def _write_left_out(key: _Key, number: int) -> None:
     kind, model, attribute, source, target, new, operation = key
-    step = f"a new row in {show_state(target)}" if new else f"{show_state(source)} → {show_state(target)}"
     logger.warning(
         "[SELF-HEAL] %s invalid transition: %s on %s.%s: %s more equal lines were left out%s",
         _VERBS[kind],
-        step,
+        _step(source, target, new=new),
         model,
         attribute,
         f"{number:,}",
