@@ -9,6 +9,10 @@ JOBS ?= -n logical --maxprocesses 8 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The benchmarks have other libraries beside statekit, which nothing else here needs.
+BENCH := $(VENV)/bench
+BENCH_PIP := $(BENCH)/bin/python -m pip --disable-pip-version-check
+PEERS := tests/benchmarks/peers-requirements.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -49,9 +53,9 @@ docs: $(VENV)/.docs ## the documentation, in site/; a broken link is an error
 	@$(BIN)/properdocs build --strict --quiet --config-file mkdocs.yml
 	@echo "docs: open site/index.html"
 
-bench: $(VENV)/.test ## the benchmarks against bare SQLAlchemy
+bench: $(BENCH)/.ready ## the benchmarks against bare SQLAlchemy and other state machines
 	@echo "==> bench: some minutes; leave the machine alone meanwhile"
-	@$(BIN)/python -m tests.benchmarks
+	@$(BENCH)/bin/python -m tests.benchmarks
 
 clean: ## remove everything that these targets have made
 	@echo "==> clean"
@@ -68,4 +72,17 @@ $(VENV)/.python:
 $(VENV)/.%: pyproject.toml $(VENV)/.python
 	@echo "==> set-up: installing statekit and the packages for '$*'"
 	@$(PIP) install -qq --editable . --group $*
+	@touch $@
+
+# The peers come one by one, and SQLAlchemy stays what it is: the tables do without a peer that cannot be had.
+$(BENCH)/.ready: pyproject.toml $(PEERS) $(VENV)/.python
+	@echo "==> set-up: installing statekit and its peers for the benchmarks in $(BENCH)"
+	@$(PYTHON) -m venv --clear $(BENCH)
+	@$(BENCH_PIP) install -qq --upgrade 'pip>=25.1'
+	@$(BENCH_PIP) install -qq --editable . --group test
+	@$(BENCH_PIP) freeze | grep -i '^sqlalchemy==' > $(BENCH)/constraints.txt
+	@grep -v '^#' $(PEERS) | while read -r peer; do \
+		$(BENCH_PIP) install -qq --constraint $(BENCH)/constraints.txt "$$peer" < /dev/null \
+			|| echo "==> set-up: $$peer is missing"; \
+	done
 	@touch $@

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from statekit.guards.asking import can as can
     from statekit.guards.attach import Guarded as Guarded
     from statekit.guards.attach import guard as guard
+    from statekit.guards.text import warn_about_text as warn_about_text
     from statekit.observe.operation import operation as operation
     from statekit.stale import ConcurrentTransition as ConcurrentTransition
     from statekit.totals import counts as counts
@@ -30,6 +31,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "counts": "statekit.totals",
     "guard": "statekit.guards.attach",
     "operation": "statekit.observe.operation",
+    "warn_about_text": "statekit.guards.text",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "counts",
     "guard",
     "operation",
+    "warn_about_text",
 ]
 
 

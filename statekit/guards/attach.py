@@ -22,6 +22,7 @@ from statekit.errors import TableError
 from statekit.guards import compiled, fence, objects
 from statekit.guards.flush import judge_late_changes
 from statekit.guards.guard import Guard, all_guards, guard_of, register, unregister
+from statekit.guards.statements import hook
 from statekit.guards.steps import follow
 from statekit.observe.modes import OnIllegal, check_on_illegal
 from statekit.table import TransitionTable
@@ -230,6 +231,7 @@ def _attach(
     try:
         fence.install()
         objects.install()
+        hook.install()
         compiled.catch_up((column.table.schema, column.table.name), {each.column.table.name for each in all_guards()})
         fence.check(made)
         if steps and mapper is not None:

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from statekit.guards.watch import Watch
+from statekit.guards.guard import Guard
+from statekit.guards.stored import as_stored
+
+OURS = "statekit_" + secrets.token_hex(8)
+"""The execution option of statements of our own, which nothing is asked about. Its name is random: one that anybody
+could name would be a way past the questions."""
+
+Ask = Callable[[Any, Any], Any]
+
+
+class Place(Protocol):
+    """Where the states of rows stand: a watched attribute, or a column that a statement names."""
+
+    @property
+    def guard(self) -> Guard: ...
+    @property
+    def table(self) -> Any: ...
+    @property
+    def column(self) -> Any: ...
+    @property
+    def primary_key(self) -> Sequence[Any]: ...
+
 
 _CHUNK = 500
 """How many rows are asked for at once where each key is a parameter of its own."""
@@ -18,7 +41,12 @@ _ARRAYS = {sa.Integer, sa.BigInteger, sa.SmallInteger, sa.String, sa.Text, sa.Un
 
 
 def read(
-    connection: Connection, watch: Watch, keys: Iterable[tuple[Any, ...]], *, lock: bool = True
+    connection: Connection,
+    place: Place,
+    keys: Iterable[tuple[Any, ...]],
+    *,
+    lock: bool = True,
+    ask: Ask | None = None,
 ) -> dict[tuple[Any, ...], str | None]:
     """Return the text of the state that each row is in now, and keep others from changing it before this commits.
 
@@ -27,26 +55,53 @@ def read(
     anyway, is taken first.
 
     Args:
-        connection: of the flush.
-        watch: the guarded attribute.
-        keys: values of ``watch.primary_key``.
+        connection: of the flush or statement.
+        place: where the states stand.
+        keys: values of the primary key.
         lock: whether to hold the rows.
+        ask: executes a query; as the connection does, if not given.
 
     Returns:
         A state for each key that has a row.
     """
+    ask = ask or asking(connection)
     if lock and connection.dialect.name == "sqlite":
-        first = watch.primary_key[0]
-        connection.execute(watch.table.update().values({**watch.without_onupdate, first: first}).where(sa.false()))
-    state = watch.guard.states.select(watch.column).label("statekit_state")
-    query = sa.select(*watch.primary_key, state).order_by(*watch.primary_key)
+        lock_database(ask, place.table)
+    state = place.guard.states.select(place.column).label("statekit_state")
+    query = sa.select(*place.primary_key, state).order_by(*place.primary_key)
     if lock and connection.dialect.name != "sqlite":
         query = query.with_for_update(key_share=True)
     found: dict[tuple[Any, ...], str | None] = {}
-    for condition, parameters in _conditions(connection, watch.primary_key, list(keys)):
-        for *key, value in connection.execute(query.where(condition), parameters):
-            found[tuple(key)] = watch.guard.states.selected(value)
+    for condition, parameters in _conditions(connection, place.primary_key, list(keys)):
+        for *key, value in ask(query.where(condition), parameters):
+            found[tuple(key)] = place.guard.states.selected(value)
     return found
+
+
+def asking(connection: Connection) -> Ask:
+    """Return what executes statements of our own on a connection, which nothing is asked about."""
+    return lambda query, parameters: connection.execute(query, parameters, execution_options={OURS: True})
+
+
+def lock_database(ask: Ask, table: Any) -> None:
+    """Take SQLite's write lock, by an UPDATE of no row that sets columns to themselves."""
+    lock = _locks.get(table)
+    if lock is None:
+        first = next(iter(table.columns))
+        lock = _locks[table] = table.update().values({first: first, **without_onupdate(table)}).where(sa.false())
+    ask(lock, {})
+
+
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Made once for each table: SQLAlchemy finds what it has compiled faster for the same object."""
+
+
+def without_onupdate(table: Any) -> dict[Any, Any]:
+    """Return values for an UPDATE that is to change nothing but what it says.
+
+    Set to itself, a column is not given its ``onupdate=`` value.
+    """
+    return {column: column for column in table.columns if getattr(column, "onupdate", None) is not None}
 
 
 def counts_rows(connection: Connection, sets: int) -> bool:
@@ -55,12 +110,12 @@ def counts_rows(connection: Connection, sets: int) -> bool:
     return dialect.supports_sane_rowcount and (sets == 1 or dialect.supports_sane_multi_rowcount)
 
 
-def evaluate(connection: Connection, watch: Watch, key: tuple[Any, ...], expression: Any) -> str | None:
+def evaluate(connection: Connection, place: Place, key: tuple[Any, ...], expression: Any) -> str | None:
     """Return the text of the state that an SQL expression gives for a row, as an UPDATE of the row would store it."""
-    states = watch.guard.states
-    value = states.select(sa.cast(expression, watch.column.type))
-    matches = [column == part for column, part in zip(watch.primary_key, key, strict=True)]
-    return states.selected(connection.execute(sa.select(value).select_from(watch.table).where(*matches)).scalar())
+    states = place.guard.states
+    value = states.select(as_stored(expression, place.column.type, connection.dialect.name))
+    matches = [column == part for column, part in zip(place.primary_key, key, strict=True)]
+    return states.selected(connection.execute(sa.select(value).select_from(place.table).where(*matches)).scalar())
 
 
 def _conditions(

@@ -15,18 +15,21 @@ pins each of them, and :func:`check` refuses to go on if a compiled UPDATE does 
 
 from __future__ import annotations
 
+import copy
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Update
-from sqlalchemy.sql.elements import BindParameter, ColumnElement, TextClause
+from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement, TextClause
 
 from statekit.errors import StatekitError
 from statekit.guards import compiled
@@ -44,7 +47,59 @@ flush_leeway: ContextVar[Callable[[Guard], int] | None] = ContextVar("statekit_f
 A flush writes a state only where that changed, so that a row which already has it was moved by somebody else: there the
 fence is strict, and the lost race is seen."""
 
+statement_leeway: ContextVar[Mapping[Guard, int] | None] = ContextVar("statekit_statement_leeway", default=None)
+"""How much the fence lets through for the statement that is executed; None where nothing was asked about it."""
+
 _warned: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A guarded column that a compiled statement sets.
+
+    Attributes:
+        guard: its guard.
+        column: the column as the statement names it.
+        value: what it is set to.
+        onupdate: the column's ``onupdate=`` if that is what sets it, and Python provides the value.
+    """
+
+    guard: Guard
+    column: Any
+    value: Any
+    onupdate: Any = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a compiled UPDATE does to guarded columns; kept with its ``Compiled``, and so in every cache.
+
+    Attributes:
+        statement: the Update as SQLAlchemy resolved it.
+        others: what else it is from, in the order in which it names them.
+        settings: the guarded columns that it sets.
+        question: what is asked before it is executed, made when it first is.
+    """
+
+    statement: Any
+    others: list[Any]
+    settings: list[Setting] = field(default_factory=list)
+    question: Any = None
+
+
+_PLAN = "statekit_plan"
+
+
+def plan_of(compiler: Any) -> Plan | None:
+    """Return what a compiled UPDATE does to guarded columns, or None if it does nothing to any."""
+    plan: Plan | None = compiler.__dict__.get(_PLAN)
+    return plan
+
+
+def _note(compiler: SQLCompiler, statement: Any, setting: Setting) -> None:
+    if len(compiler.stack) == 1:  # else a statement within a statement: nothing can be asked about it
+        others: Any = getattr(compiler.dml_compile_state, "_extra_froms", ())
+        compiler.__dict__.setdefault(_PLAN, Plan(statement, list(others))).settings.append(setting)
 
 
 class Fence(ColumnElement[bool]):
@@ -54,10 +109,11 @@ class Fence(ColumnElement[bool]):
     type = sa.Boolean()
     _is_implicitly_boolean = True
 
-    def __init__(self, guard: Guard, target: Any, *, in_flush: bool) -> None:
+    def __init__(self, guard: Guard, target: Any, *, in_flush: bool = False, value: Any = None) -> None:
         self.guard = guard
         self.target = target
         self.in_flush = in_flush
+        self.value = value
 
     def self_group(self, against: Any = None) -> Any:
         return self
@@ -94,6 +150,9 @@ def leeway(guard: Guard, *, in_flush: bool) -> BindParameter[int]:
     """
 
     def now() -> int:
+        of_statement = statement_leeway.get()
+        if of_statement is not None and guard in of_statement:
+            return of_statement[guard]
         of_flush = flush_leeway.get() if in_flush else None
         if of_flush is not None:
             return of_flush(guard)
@@ -110,18 +169,26 @@ def _render_fence(fence: Fence, compiler: SQLCompiler, **kw: Any) -> str:
     kw.pop("from_linter", None)
     guard = fence.guard
     column = fence.target.c[guard.column.key]
-    value = _new_value(compiler, compiler.stack[-1]["selectable"], column)
+    statement: Any = compiler.stack[-1]["selectable"]
+    onupdate = None
+    value = fence.value
+    if value is None:
+        value, onupdate = _new_value(compiler, statement, column)
     if value is None:
         return ""  # this UPDATE does not set the column
     _warn_if_untried(compiler.dialect.name)
+    if fence.value is None:
+        _note(compiler, statement, Setting(guard, column, value, onupdate))
     move = MoveWriter(compiler, guard, column, value, **kw)
     how_much = move.render(leeway(guard, in_flush=fence.in_flush))
     legal = move.legal(one_row=fence.in_flush)
     return f"({how_much} = {OPEN} OR {legal} OR {how_much} = {STAY} AND {move.stays()})"
 
 
-def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> Any:
+def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> tuple[Any, Any]:
     """Return what the UPDATE that is being compiled sets the column to, or None where it does not set it.
+
+    The second item is the column's ``onupdate=``, if Python provides the value from there when it is executed.
 
     A plain value is found as the very parameter that the SET clause made, so that each set of parameters is judged by
     its own; what ``onupdate=`` put there is found in the same way. An expression is used as it stands.
@@ -132,18 +199,18 @@ def _new_value(compiler: SQLCompiler, statement: Any, column: Any) -> Any:
         # As SQLAlchemy itself does: by key, unless it is a column of another table in the same UPDATE.
         if (key if isinstance(key, str) else key.key) == column.key and getattr(key, "table", None) not in other_tables:
             if not isinstance(value, BindParameter):
-                return value
+                return value, None
             made = compiler.binds.get(value.key)  # absent where literals are rendered in the statement
             if made is not None:
-                return made
-            return value._with_binary_element_type(column.type) if value.type._isnull else value
+                return made, None
+            return (value._with_binary_element_type(column.type) if value.type._isnull else value), None
     keys, made = compiler.column_keys, compiler.binds.get(column.key)
     on_update = getattr(column, "onupdate", None)
     if made is not None and made._is_crud and (keys is None or column.key in keys or on_update is not None):
-        return made
+        return made, None if keys is None or column.key in keys else on_update
     if on_update is not None and on_update.is_clause_element and (keys is not None or explicit):
-        return on_update.arg.self_group()
-    return None
+        return on_update.arg.self_group(), None
+    return None, None
 
 
 def _warn_if_untried(dialect: str) -> None:
@@ -157,12 +224,14 @@ def _warn_if_untried(dialect: str) -> None:
 
 
 def _fenced(update: Any, compiler: SQLCompiler) -> Any:
-    compiled.note(compiler, root_table(update.table))
-    guards = guards_of(update.table)
+    # A bulk UPDATE by primary key of a class with several tables is compiled once for each of them.
+    table = update._annotations.get("_emit_update_table", update.table)
+    compiled.note(compiler, root_table(table))
+    guards = guards_of(table)
     if not guards:
         return update
-    in_flush = _is_of_a_flush(update)
-    fences = [Fence(guard, update.table, in_flush=in_flush) for guard in guards]
+    in_flush = finds_rows_as_a_flush(update)
+    fences = [Fence(guard, table, in_flush=in_flush) for guard in guards]
     if any(_has_text(criterion) for criterion in update._where_criteria):
         # "id = 1 OR id = 2" as text is not put in parentheses by SQLAlchemy, and our AND would bind to its last part.
         update = update._clone()
@@ -176,7 +245,7 @@ def _has_text(criterion: Any) -> bool:
     )
 
 
-def _is_of_a_flush(update: Any) -> bool:
+def finds_rows_as_a_flush(update: Any) -> bool:
     """Return whether the unit of work made the statement: it finds rows by parameters called after key columns.
 
     So do the statements for steps, which are part of a flush.
@@ -186,6 +255,51 @@ def _is_of_a_flush(update: Any) -> bool:
         isinstance(getattr(part, "right", None), BindParameter) and part.right.key == getattr(part.left, "_label", None)
         for part in parts
     )
+
+
+def _fenced_upsert(clause: Any, compiler: SQLCompiler) -> Any:
+    """Add the fence to the WHERE of ``ON CONFLICT … DO UPDATE``."""
+    statement: Any = compiler.stack[-1]["selectable"]
+    table = statement.table
+    compiled.note(compiler, root_table(table))
+    guards = guards_of(table)
+    if not guards:
+        return clause
+    values = dict(clause.update_values_to_set)  # pairs on 2.0
+    fences = []
+    for key, value in values.items():
+        column = column_set_by(table, key)
+        for guard in guards:
+            if column is not None and guard.column.key == column.key:
+                # The very parameter that SET names, so that the fence judges what is written.
+                values[key] = value = as_element(value, guard.column.type)
+                fences.append(Fence(guard, table, value=value))
+    if not fences:
+        return clause
+    fenced = copy.copy(clause)
+    fenced.update_values_to_set = values if isinstance(clause.update_values_to_set, dict) else list(values.items())
+    own = () if clause.update_whereclause is None else (_Parenthesised(clause.update_whereclause),)
+    fenced.update_whereclause = sa.and_(*own, *fences)
+    return fenced
+
+
+def column_set_by(table: Any, key: Any) -> Any:
+    """Return the column that a key of DO UPDATE's SET stands for, or None; SQLAlchemy takes a column's name as well."""
+    name = key if isinstance(key, str) else key.key
+    if name in table.c:
+        return table.c[name]
+    return next((column for column in table.c if column.name == name), None)
+
+
+def as_element(value: Any, type_: Any) -> Any:
+    """Return a value of an INSERT or an upsert as an SQL expression of the column's type."""
+    if hasattr(value, "__clause_element__"):
+        value = value.__clause_element__()
+    if not isinstance(value, ClauseElement):
+        return sa.literal(value, type_)
+    if isinstance(value, BindParameter) and value.type._isnull:
+        return value._with_binary_element_type(type_)
+    return value
 
 
 def _wrap(construct: Any, rewrite: Callable[[Any, SQLCompiler], Any]) -> None:
@@ -207,6 +321,8 @@ def install() -> None:
     """Install the fence, once; called by the first guard and never by an import."""
     if not _installed:
         _wrap(Update, _fenced)
+        for dialect in (sqlite, postgresql):
+            _wrap(dialect.dml.OnConflictDoUpdate, _fenced_upsert)
 
 
 def check(guard: Guard) -> None:

@@ -308,6 +308,10 @@ class Flush:
 
     # -- what the above asks
 
+    def uses(self, cache: Any) -> bool:
+        """Return whether SQLAlchemy's persistence code keeps a cache of compiled statements for this flush."""
+        return cache is not None and any(cache is mapper.base_mapper._compiled_cache for mapper in self.context.mappers)
+
     def _connections(self, watch: Watch, states: Sequence[State]) -> list[tuple[Connection, list[State]]]:
         """Return the connections that the objects are written on, each with its objects."""
         choose = self.session.connection_callable
@@ -333,6 +337,15 @@ class Flush:
             return False
         deleted = self.session.identity_map.get(watch.mapper._identity_key_from_state(state))
         return deleted is not None and sa.inspect(deleted) in self.session._deleted
+
+
+def writes(options: Any) -> bool:
+    """Return whether a statement with these execution options is one that the flush under way makes, and has judged.
+
+    A listener may execute others meanwhile.
+    """
+    flush = _under_way.get()
+    return flush is not None and flush.uses(options.get("compiled_cache"))
 
 
 class _Leeways(dict[Guard, int]):

@@ -106,11 +106,16 @@ class Guard:
         pair: Pair,
         identities: Iterable[tuple[Any, ...] | None],
         *,
+        number: int | None = None,
         new: bool = False,
         mode: str,
         model: str | None = None,
     ) -> Move:
-        """Return what the hook is told about rows that made, or were refused, the same move."""
+        """Return what the hook is told about rows that made, or were refused, the same move.
+
+        Args:
+            number: how many rows, if not all of their identities are known.
+        """
         rows = tuple(identities)
         operation = current_operation()
         source, target = pair
@@ -123,7 +128,7 @@ class Guard:
             target=target,
             new=new,
             identities=rows,
-            number=len(rows),
+            number=len(rows) if number is None else number,
             allowed=self.allowed(source, new=new),
             mode=mode,
             operation=operation.name if operation is not None else None,
@@ -154,9 +159,16 @@ def unregister(guard: Guard) -> None:
 
 
 def guard_of(column: Any) -> Guard | None:
-    """Return the guard of a column, or None."""
+    """Return the guard of a column, or None.
+
+    ``Column.info`` goes with every copy of a column. A copy in a table of another name (for staging, for a history) is
+    not the guarded one.
+    """
     guard = getattr(column, "info", {}).get(INFO_KEY)
-    return guard if isinstance(guard, Guard) else None
+    if not isinstance(guard, Guard):
+        return None
+    name = getattr(getattr(column, "table", None), "name", guard.column.table.name)
+    return guard if name == guard.column.table.name else None
 
 
 def all_guards() -> list[Guard]:
@@ -196,6 +208,20 @@ def root_table(target: Any) -> FromClause:
     return target  # type: ignore[no-any-return]
 
 
+def primary_key_of(target: Any, guard: Guard) -> list[Any]:
+    """Return the primary key of a table that a statement names; a bare ``table()`` has that of the guarded one.
+
+    Args:
+        target: the table, or an alias of it.
+        guard: of one of its columns.
+    """
+    known = list(getattr(target, "primary_key", ()))
+    if known or isinstance(root_table(target), sa.Table):
+        return known
+    keys = [column.key for column in guard.column.table.primary_key]
+    return [target.c[key] for key in keys] if all(key in target.c for key in keys) else []
+
+
 def illegal_transition(
     guard: Guard,
     refused: list[tuple[Pair, tuple[Any, ...] | None]],
@@ -204,8 +230,14 @@ def illegal_transition(
     model: str,
     key_names: tuple[str, ...],
     hint: str = "",
+    pairs: Counter[Pair] | None = None,
 ) -> IllegalTransition:
-    """Return the error that names refused rows of one guard, in the order given."""
+    """Return the error that names refused rows of one guard, in the order given.
+
+    Args:
+        refused: the moves of the rows that are named, with their identities.
+        pairs: how many rows of each move were refused, if not all of them are named.
+    """
     (source, target), identity = refused[0]
     return IllegalTransition(
         model=model,
@@ -214,7 +246,7 @@ def illegal_transition(
         source=source,
         target=target,
         allowed=guard.allowed(source, new=new),
-        pairs=Counter(pair for pair, _ in refused),
+        pairs=Counter(pair for pair, _ in refused) if pairs is None else pairs,
         identities=[row for _, row in refused if row is not None],
         new=new,
         hint=hint,

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from statekit.guards.guard import Guard
+from statekit.guards.stored import as_stored, undecorated
 
 MANY_STATES = 30
 """With more states than this, jsonb is better for any statement: with 100 states, an executemany took 3.4 times as long
@@ -40,10 +41,11 @@ class MoveWriter:
         # A copy of the table in another schema may have a type of that schema; a bare table() has none.
         self._type = guard.column.type if column.type._isnull else column.type
         self._is_postgresql = compiler.dialect.name == "postgresql"
-        if self._is_postgresql:
-            value = sa.cast(value, self._type)  # else $1 has no type where it stands alone
-        else:
-            value = value.self_group()
+        is_plain = isinstance(undecorated(self._type), sa.String | sa.Integer)
+        if self._is_postgresql or (compiler.dialect.name == "sqlite" and is_plain):
+            # Else $1 has no type where it stands alone, and '2' is no 2.
+            value = as_stored(value, self._type, compiler.dialect.name)
+        value = value.self_group()
         self._old, self._new = self.render(column), self.render(value)
 
     def render(self, element: Any) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from statekit.errors import IllegalTransition, Pair, StatekitError, show_state
+from statekit.errors import IllegalTransition, Pair, StatekitError
 from statekit.guards import steps
 from statekit.guards.guard import illegal_transition
+from statekit.guards.hints import hint_for
 from statekit.guards.watch import State, Watch
 from statekit.observe.hook import allowed_moves_are_wanted, publish
 from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Kind, Move
 from statekit.stale import ConcurrentTransition
-from statekit.table.messages import listing, quote, suggestion
 
 Refusal = tuple[Pair, State, str]
 
@@ -142,38 +142,13 @@ class Report:
                     new=new,
                     model=watch.model,
                     key_names=watch.key_names,
-                    hint=ordered[0][2] or _hint(watch, ordered[0][0], new=new),
+                    hint=ordered[0][2] or hint_for(watch.guard, ordered[0][0], new=new),
                 )
             )
         errors[0].also = tuple(errors[1:])
         for other in errors[0].also:
             errors[0].add_note(f"Refused in the same flush: {other}")
         return errors[0]
-
-
-def _hint(watch: Watch, pair: Pair, *, new: bool) -> str:
-    """Return what may have been meant, if that can be told."""
-    guard = watch.guard
-    source, target = pair
-    states = guard.states.values
-    if target not in states:
-        member = guard.states.member_by_value(target)
-        takes = f" The attribute takes {member}." if member is not None else ""
-        meant = suggestion(target, states) if member is None else ""
-        return f"{quote(target)} is no state of the table, which has {listing(states)}.{meant}{takes}"
-    if not new and source not in states:
-        return (
-            f"The row holds {quote(source)}, which is no state of the table, so that no move from it is allowed: add "
-            'transitions for it, or mend the row in a block with on_illegal="observe".'
-        )
-    if new or guard.steps:
-        return ""
-    names = {text: state for state, text in guard.states.texts.items()}
-    path = guard.table.path(names[source], names[target])
-    if path is None:
-        return ""
-    way = " → ".join(show_state(guard.states.texts[state]) for state in path)
-    return f"If it went there step by step ({way}): flush between the steps, or declare guard(..., steps=True)."
 
 
 def _in_order(watch: Watch, refusals: list[Refusal]) -> list[Refusal]:

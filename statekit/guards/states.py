@@ -14,6 +14,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from statekit.errors import TableError
+from statekit.guards.stored import undecorated
 from statekit.table import TransitionTable
 
 _plain_dialect = DefaultDialect()
@@ -37,6 +38,10 @@ class ColumnStates:
         self._type = column.type
         # Of other types, what the driver gives may differ from what it is given.
         self._is_plain = isinstance(column.type, sa.String | sa.Integer)
+        base: Any = undecorated(column.type)
+        # What such a type makes of a stored value may be another one's too: only the stored one tells.
+        self._is_decorated = base is not column.type and isinstance(base, sa.String | sa.Integer)
+        self._is_padded = isinstance(base, sa.CHAR)
         self._bind = _binder(column.type)
         self.known: dict[Any, str | None] = {None: None}
         """The text of each declared state by its value; faster than :meth:`text`, which knows the others too."""
@@ -94,10 +99,12 @@ class ColumnStates:
     def select(self, expression: Any) -> Any:
         """Return the column, or an expression of its type, in the form that :meth:`selected` reads."""
         # NullType: the stored value as the driver gives it, also one that the column's Enum does not know.
-        return sa.type_coerce(expression, NullType()) if self._is_plain else expression
+        return sa.type_coerce(expression, NullType()) if self._is_plain or self._is_decorated else expression
 
     def selected(self, value: Any) -> str | None:
         """Return the text of a value that a query for :meth:`select` has given; None for NULL."""
+        if self._is_decorated:
+            return stored_text(_unpadded(value) if self._is_padded else value)
         return stored_text(self._bind(value)) if self._is_plain and value is not None else self.text(value)
 
     def _declared_text(self, value: Any) -> str | None:
@@ -201,10 +208,7 @@ def _check_enum(enum_type: sa.Enum, table: TransitionTable, where: str) -> None:
 
 
 def _check_type(type_: TypeEngine[Any], where: str) -> None:
-    base = type_
-    while isinstance(base, TypeDecorator):
-        base = base.impl_instance
-    if isinstance(base, sa.LargeBinary | sa.JSON | sa.ARRAY):
+    if isinstance(undecorated(type_), sa.LargeBinary | sa.JSON | sa.ARRAY):
         raise TableError(
             f"{where}: the column's type {type_!r} cannot hold states: they are compared and reported as text. Use a "
             "text, Enum or integer column."

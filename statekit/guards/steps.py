@@ -136,12 +136,12 @@ def _update(connection: Connection, watch: Watch, targets: dict[State, Any]) -> 
     keys = [str(column._label) for column in watch.primary_key]  # as in the flush's own: the fence knows it by them
     matches = [column == sa.bindparam(key) for column, key in zip(watch.primary_key, keys, strict=True)]
     # Only the last step is the flush's own, and has the columns' onupdate= values.
-    values = {**watch.without_onupdate, watch.column: sa.bindparam("statekit_target")}
+    values = {**current.without_onupdate(watch.table), watch.column: sa.bindparam("statekit_target")}
     statement = watch.table.update().where(*matches).values(values)
     parameters = [
         {"statekit_target": value, **dict(zip(keys, watch.row_key(state), strict=True))}
         for state, value in targets.items()
     ]
-    result = connection.execute(statement, parameters)
+    result = current.asking(connection)(statement, parameters)
     if current.counts_rows(connection, len(parameters)) and result.rowcount != len(parameters):
         raise StepCameShort(watch, targets)

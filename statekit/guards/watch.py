@@ -27,7 +27,6 @@ class Watch:
         primary_key: that table's primary key columns.
         key_names: the names of the class's primary key attributes.
         onupdate: value or SQL expression of the column's own ``onupdate=``, as far as that is no function.
-        without_onupdate: values for an UPDATE of ours that is to change nothing but what it says.
     """
 
     def __init__(self, mapper: Mapper[Any], key: str, column: sa.Column[Any], guard: Guard) -> None:
@@ -41,8 +40,6 @@ class Watch:
         # What a function gives is known only when SQLAlchemy has called it, for the UPDATE itself.
         given: Any = column.onupdate
         self.onupdate = given.arg if given is not None and (given.is_scalar or given.is_clause_element) else None
-        # Set to itself, a column is not given its onupdate= value.
-        self.without_onupdate: dict[Any, Any] = {each: each for each in self.table.columns if each.onupdate is not None}
         self.primary_key = tuple(mapper._pks_by_table[self.table])
         self.key_names = tuple(mapper.get_property_by_column(each).key for each in mapper.primary_key)
         self._row_key_is_identity = self.primary_key == tuple(mapper.primary_key)

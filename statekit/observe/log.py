@@ -9,6 +9,7 @@ after the window, at the end of the operation, or when the interpreter exits, wh
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import threading
@@ -55,8 +56,7 @@ def write(moves: Sequence[Move]) -> None:
             move.kind, move.model, move.attribute, move.source, move.target, move.new, move.operation
         )  # fmt: skip
         lines = _take(key, move.number)
-        unknown = (None,) * (move.number - len(move.identities))
-        for identity in (move.identities + unknown)[:lines]:
+        for identity in itertools.islice(itertools.chain(move.identities, itertools.repeat(None)), lines):
             _write_row(move, identity)
 
 

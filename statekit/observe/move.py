@@ -22,7 +22,7 @@ class Move:
         source: the state that the rows are in; None for NULL and for a new row.
         target: the state they were to get; None for NULL.
         new: whether the rows are new ones, held to the initial states.
-        identities: primary keys of the rows, in the order of ``number``, so far as they are known.
+        identities: primary keys of the rows, so far as they are known: of a statement's rows, a few.
         number: how many rows.
         allowed: the states that the rows may move to (for new rows: start in).
         mode: what was done about an illegal move: "raise", "skip" or "observe".

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.benchmarks import elsewhere, flushes, small
+from tests.benchmarks import elsewhere, flushes, peers, small, statements
 from tests.benchmarks.backends import ALL, Backends
 from tests.benchmarks.measure import title
 
@@ -30,9 +30,16 @@ FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     "insert": ("Flush of 2,000 new objects", flushes.insert, 9, TWO),
     "machine": ("Assignment and flush of 2,000 rows; pytransitions beside it", flushes.machine, 5, TWO),
     "big": ("100 states and 400 moves: flush of 2,000 rows, and of one", flushes.big, 7, (*TWO, "psycopg2")),
+    "bulk": ("update() of 200,000 rows, of which a quarter must not move", statements.bulk, 7, TWO),
+    "small": ("Statements of one row and of a hundred, legal moves", statements.small, 9, TWO),
     "compile": ("Compiling an UPDATE, once a statement", flushes.compilation, 15, TWO),
+    "peers": ("2,000 rows moved and flushed, statekit beside its peers, a process for each", peers.flushes, 12, TWO),
 }
 OTHERS: dict[str, tuple[str, Callable[[bool], None]]] = {
+    "peers-passes": (
+        "What becomes of PROMOTED → SPAM_REVIEW, which is not allowed (SQLite)",
+        lambda quick: peers.passes(),
+    ),
     "elsewhere": (
         "Not guarded, in a process with statekit's hooks (SQLite in memory)",
         lambda quick: elsewhere.run(3, 1) if quick else elsewhere.run(10, 4),

@@ -60,6 +60,7 @@ class Backends:
         self._runner = asyncio.Runner()
         self._made: dict[str, Backend] = {}
         self._owners: dict[str, sa.Engine] = {}
+        self._prepared: list[Any] = []
         self._models: Models | None = None
 
     @property
@@ -122,6 +123,14 @@ class Backends:
                 engine = self._databases.engine(name, isolation_level="AUTOCOMMIT")
             self._owners[name] = engine
         return self._owners[name]
+
+    def prepare(self, name: str, fill: Callable[[sa.Connection], None]) -> None:
+        """Have a family's database filled with more, once for all its drivers."""
+        owner = self._owner("psycopg" if is_postgresql(name) else "sqlite")
+        if (owner, fill) not in self._prepared:
+            self._prepared.append((owner, fill))
+            with owner.begin() as connection:
+                fill(connection)
 
     def versions(self) -> str:
         """Return the versions of the servers and drivers that were used."""

@@ -56,8 +56,16 @@ def fill(engine: sa.Engine, message: Any, *states: str) -> None:
     rows = [{"id": number, "status": state, "subject": ""} for number, state in enumerate(states, 1)]
     if rows:
         with engine.begin() as connection:
-            # INSERT statements are not what is tested here, and the guard on objects does not see them.
-            connection.execute(sa.insert(message.__table__), rows)
+            connection.execute(sa.insert(unguarded(message)), rows)
+
+
+def unguarded(message: Any) -> sa.Table:
+    """Return a copy of a class's table, or of a table, which no guard knows: to write past every guard."""
+    table = message if isinstance(message, sa.Table) else message.__table__
+    copy = table.to_metadata(sa.MetaData())
+    for column in copy.columns:
+        column.info = {}
+    return copy
 
 
 def stored(engine: sa.Engine, message: Any) -> list[Any]:

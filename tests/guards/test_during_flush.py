@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, mapped_column, relationship, sessionmaker
 
 from statekit import IllegalTransition, TransitionTable, counts, guard, operation
-from tests.guards.inbox import TABLE, fill, message_class, new_base, stored
+from tests.guards.inbox import TABLE, fill, message_class, new_base, stored, unguarded
 from tests.support.databases import Databases, run
 
 MODES = ["raise", "skip", "observe"]
@@ -257,7 +257,7 @@ class TestAListenerToBeforeUpdate:
         guard(Message.delivery, TransitionTable("NEW → SENT"))
         Message.metadata.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "READY", "delivery": "NEW"}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "READY", "delivery": "NEW"}])
 
         @sa.event.listens_for(Message, "before_update")
         def move(mapper: Any, connection: Any, target: Any) -> None:
@@ -314,7 +314,7 @@ class TestARelationship:
             connection.execute(sa.insert(state.__table__), [{"code": code} for code in TABLE.states])
             rows = [{"id": number, "status": code} for number, code in enumerate(states, 1)]
             if rows:
-                connection.execute(sa.insert(message.__table__), rows)
+                connection.execute(sa.insert(unguarded(message)), rows)
         return state, message
 
     @pytest.mark.parametrize("by", ["the many side", "the one side"])
@@ -392,7 +392,7 @@ class TestARelationship:
         base.metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(sa.insert(State.__table__), [{"code": code} for code in TABLE.states])
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "kind": "letter", "status": "COMPLETED"}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "kind": "letter", "status": "COMPLETED"}])
         with Session(engine) as session:
             session.get_one(Letter, 1).state = session.get_one(State, "READY")
             session.commit()

@@ -1,6 +1,7 @@
 """The fence: an UPDATE that SQLAlchemy compiles moves no row illegally, whatever its shape.
 
-Reports about statements are a later part: today a statement leaves illegal rows as they are.
+In "raise", a statement that would move a row illegally is not executed at all. So these tests are in "skip": there the
+statement is executed, only the fence in it keeps illegal rows as they are, and what was counted before must agree.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ from sqlalchemy import event
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session, aliased, mapped_column
 
-from statekit import IllegalTransition, TransitionTable, guard
-from tests.guards.inbox import TABLE, fill, message_class, new_base, stored
+from statekit import IllegalTransition, TransitionTable, counts, guard, operation
+from tests.guards.inbox import TABLE, fill, message_class, new_base, stored, unguarded
 
 STATES = ("READY", "PROMOTED", "COMPLETED", "SPAM_REVIEW")
 AFTER_MOVING_ALL_TO_SPAM = ["SPAM_REVIEW", "PROMOTED", "COMPLETED", "SPAM_REVIEW"]
+REFUSED = {("PROMOTED", "SPAM_REVIEW"): 1, ("COMPLETED", "SPAM_REVIEW"): 1}
+MOVED = {("READY", "SPAM_REVIEW"): 1}
+
+numbers = itertools.count()
 
 
 @pytest.fixture
 def message(engine: sa.Engine) -> Any:
     # A bare table() would be held to the guards of other tests too, if the table was called as it is there.
-    message = message_class(name="fenced")
+    message = message_class(name=f"fenced_{next(numbers)}", on_illegal="skip")
     fill(engine, message, *STATES)
     return message
 
@@ -90,7 +95,8 @@ def an_alias_of_the_class(message: Any) -> Any:
 
 
 def a_bare_table(message: Any) -> Any:
-    return sa.update(sa.table("fenced", sa.column("id"), sa.column("status", sa.String))).values(status="SPAM_REVIEW")
+    bare = sa.table(message.__table__.name, sa.column("id"), sa.column("status", sa.String))
+    return sa.update(bare).values(status="SPAM_REVIEW")
 
 
 def a_copy_of_the_table(message: Any) -> Any:
@@ -119,12 +125,13 @@ def text_that_ends_in_a_comment(message: Any) -> Any:
 
 
 def set_by_the_column_of_a_twin(message: Any) -> Any:
-    twin = sa.Table("fenced", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("status", sa.String))
+    twin = sa.Table(message.__table__.name, sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("status", sa.String))
     return sa.update(message.__table__).values({twin.c.status: "SPAM_REVIEW"})
 
 
 def a_twin_set_by_our_column(message: Any) -> Any:
-    return sa.update(sa.table("fenced", sa.column("status", sa.String))).values({message.status: "SPAM_REVIEW"})
+    twin = sa.table(message.__table__.name, sa.column("status", sa.String))
+    return sa.update(twin).values({message.status: "SPAM_REVIEW"})
 
 
 def literal_parameter_of_another_type(message: Any) -> Any:
@@ -162,10 +169,29 @@ SHAPES = [
 def test_a_statement_moves_only_what_may_move(engine: sa.Engine, message: Any, shape: Any) -> None:
     if shape in (an_alias, an_alias_of_the_class) and engine.dialect.name == "sqlite":
         pytest.skip("SQLAlchemy renders no alias in an UPDATE for SQLite")
-    with Session(engine) as session:
-        session.execute(shape(message), execution_options={"synchronize_session": False})
+    with Session(engine) as session, operation("Work") as op:
+        result = session.execute(shape(message), execution_options={"synchronize_session": False})
+        # The row that has the state already is written as well.
+        assert (len(result.all()) if result.returns_rows else result.rowcount) == 2
         session.commit()
     assert stored(engine, message) == AFTER_MOVING_ALL_TO_SPAM
+    assert op.blocked == counts(message.status) == REFUSED
+    assert op.allowed == MOVED
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+def test_a_statement_with_a_refused_row_moves_nothing_in_raise(engine: sa.Engine, message: Any, shape: Any) -> None:
+    if shape in (an_alias, an_alias_of_the_class) and engine.dialect.name == "sqlite":
+        pytest.skip("SQLAlchemy renders no alias in an UPDATE for SQLite")
+    with Session(engine) as session, operation("Work", on_illegal="raise") as op:
+        with pytest.raises(IllegalTransition) as caught:
+            session.execute(shape(message), execution_options={"synchronize_session": False})
+        session.commit()
+    assert stored(engine, message) == list(STATES)
+    assert caught.value.pairs == op.blocked == counts(message.status) == REFUSED
+    names_its_key = shape is not a_twin_set_by_our_column
+    assert caught.value.identities == (((2,), (3,)) if names_its_key else ())
+    assert op.allowed == {}
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
@@ -184,8 +210,9 @@ class TestParameters:
         statement = sa.update(table).where(table.c.id == sa.bindparam("row")).values(status=sa.bindparam("state"))
         moves = [{"row": 1, "state": "PROMOTED"}, {"row": 2, "state": "READY"}, {"row": 3, "state": "COMPLETED"}]
         with engine.begin() as connection:
-            connection.execute(statement, moves)
+            assert connection.execute(statement, moves).rowcount == 2
         assert stored(engine, message) == ["PROMOTED", "PROMOTED", "COMPLETED", "SPAM_REVIEW"]
+        assert counts(message.status) == {("PROMOTED", "READY"): 1}
 
     def test_by_primary_key_are_judged_one_by_one(self, engine: sa.Engine, message: Any) -> None:
         """Rows that keep their state count as met."""
@@ -195,13 +222,38 @@ class TestParameters:
             session.commit()
         assert stored(engine, message) == ["PROMOTED", "PROMOTED", "COMPLETED", "SPAM_REVIEW"]
 
-    def test_by_primary_key_of_an_illegal_move_leave_the_row(self, engine: sa.Engine, message: Any) -> None:
-        with Session(engine) as session:
-            session.bulk_update_mappings(message, [{"id": 2, "status": "PROMOTED"}])
-            with pytest.raises(sa.orm.exc.StaleDataError):
-                session.execute(sa.update(message), [{"id": 2, "status": "READY"}])
-            session.rollback()
-        assert stored(engine, message)[1] == "PROMOTED"
+    @pytest.mark.parametrize("by", ["execute", "bulk_update_mappings"])
+    def test_by_primary_key_of_an_illegal_move_leave_the_row(self, engine: sa.Engine, message: Any, by: str) -> None:
+        """SQLAlchemy does not take it for a row that is lost."""
+        moves = [{"id": 2, "status": "READY"}, {"id": 1, "status": "PROMOTED"}, {"id": 2, "status": "PROMOTED"}]
+        with Session(engine) as session, operation("Work") as op:
+            if by == "execute":
+                session.execute(sa.update(message), moves)
+            else:
+                session.bulk_update_mappings(message, moves)
+            session.commit()
+        assert stored(engine, message) == ["PROMOTED", "PROMOTED", "COMPLETED", "SPAM_REVIEW"]
+        assert op.blocked == counts(message.status) == {("PROMOTED", "READY"): 1}
+        assert op.allowed == {("READY", "PROMOTED"): 1}
+
+    @pytest.mark.parametrize("by", ["execute", "bulk_update_mappings"])
+    def test_by_primary_key_of_an_illegal_move_change_nothing_in_raise(
+        self, engine: sa.Engine, message: Any, by: str
+    ) -> None:
+        moves = [{"id": 1, "status": "PROMOTED"}, {"id": 2, "status": "READY"}, {"id": 3, "status": "READY"}]
+        with Session(engine) as session, operation("Work", on_illegal="raise"):
+            with pytest.raises(IllegalTransition) as caught:
+                if by == "execute":
+                    session.execute(sa.update(message), moves)
+                else:
+                    session.bulk_update_mappings(message, moves)
+            if by == "execute":
+                session.commit()
+            else:  # SQLAlchemy rolls back what it was called in
+                session.rollback()
+        assert stored(engine, message) == list(STATES)
+        assert caught.value.pairs == {("PROMOTED", "READY"): 1, ("COMPLETED", "READY"): 1}
+        assert caught.value.identities == ((2,), (3,))
 
     def test_cannot_open_the_fence(self, engine: sa.Engine, message: Any) -> None:
         """The name of its parameter is random for each process."""
@@ -227,16 +279,17 @@ class TestOnupdate:
             status = mapped_column(sa.String(20), onupdate=value)
             subject = mapped_column(sa.String(20))
 
-        guard(Message.status, TABLE)
+        guard(Message.status, TABLE, on_illegal="skip")
         fill(engine, Message, *STATES)
         with engine.begin() as connection:
-            connection.execute(sa.update(Message.__table__).values(subject="x"))
+            assert connection.execute(sa.update(Message.__table__).values(subject="x")).rowcount == 2
         assert stored(engine, Message) == AFTER_MOVING_ALL_TO_SPAM
+        assert counts(Message.status) == REFUSED
 
 
 class TestAnUpdateThatDoesNotSetTheColumn:
     def test_is_compiled_as_ever(self, message: Any) -> None:
-        bare = message_class(table=None, name="fenced")
+        bare = message_class(table=None, name=message.__table__.name)
         texts = [str(sa.update(each.__table__).values(subject="x")) for each in (message, bare)]
         assert texts[0] == texts[1]
 
@@ -254,37 +307,42 @@ class TestATableOfTheSameName:
     @pytest.mark.parametrize("mapped", [True, False])
     def test_in_another_metadata_is_another_table(self, message: Any, mapped: bool) -> None:
         """An application may have two databases with a table of that name."""
-        table = sa.Table("fenced", sa.MetaData(), sa.Column("status", sa.String))
-        other = message_class(table=None, name="fenced") if mapped else table
+        name = message.__table__.name
+        table = sa.Table(name, sa.MetaData(), sa.Column("status", sa.String))
+        other = message_class(table=None, name=name) if mapped else table
         assert "CASE" not in str(sa.update(other).values(status="x"))
 
     def test_in_another_schema_is_another_table(self, message: Any) -> None:
-        other = sa.table("fenced", sa.column("status"), schema="archive")
+        other = sa.table(message.__table__.name, sa.column("status"), schema="archive")
         assert "CASE" not in str(sa.update(other).values(status="x"))
 
 
 class TestCtesThatWrite:
     @pytest.mark.parametrize("engine", ["psycopg", "psycopg2"], indirect=True)
-    def test_are_fenced_though_they_arrive_as_a_select(self, engine: sa.Engine, message: Any) -> None:
+    @pytest.mark.parametrize("mode", ["raise", "skip"])
+    def test_are_fenced_though_they_arrive_as_a_select(self, engine: sa.Engine, message: Any, mode: Any) -> None:
+        """To ask about them would be to write. So nothing is raised, and nothing counted."""
         moved = core_update(message).returning(message.__table__.c.id).cte("moved")
-        with engine.begin() as connection:
+        with engine.begin() as connection, operation("Work", on_illegal=mode) as op:
             ids = connection.execute(sa.select(moved.c.id)).scalars().all()
         assert sorted(ids) == [1, 4]
         assert stored(engine, message) == AFTER_MOVING_ALL_TO_SPAM
+        assert op.blocked == op.allowed == counts(message.status) == {}
 
 
 class TestSchemaTranslation:
     @pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
     def test_keeps_the_fence(self, engine: sa.Engine) -> None:
-        message = message_class()
+        message = message_class(on_illegal="skip")
         with engine.begin() as connection:
             connection.execute(sa.schema.CreateSchema("tenant"))
             tenant = connection.execution_options(schema_translate_map={None: "tenant"})
             message.metadata.create_all(tenant)
-            tenant.execute(sa.insert(message.__table__), [{"id": i, "status": s} for i, s in enumerate(STATES)])
-            tenant.execute(core_update(message))
+            tenant.execute(sa.insert(unguarded(message)), [{"id": i, "status": s} for i, s in enumerate(STATES)])
+            assert tenant.execute(core_update(message)).rowcount == 2
             found = tenant.scalars(sa.select(message.status).order_by(message.id)).all()
         assert found == AFTER_MOVING_ALL_TO_SPAM
+        assert counts(message.status) == REFUSED
 
 
 class TestTwoGuardedColumns:
@@ -300,7 +358,7 @@ class TestTwoGuardedColumns:
         Message.metadata.create_all(engine)
         rows = [("READY", "NEW"), ("READY", "SENT"), ("PROMOTED", "NEW"), ("PROMOTED", "SENT")]
         with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), [{"status": s, "delivery": d} for s, d in rows])
+            connection.execute(sa.insert(unguarded(Message)), [{"status": s, "delivery": d} for s, d in rows])
             connection.execute(sa.update(Message).values(status="PROMOTED", delivery="SENT"))
             found = connection.execute(sa.select(Message.status, Message.delivery).order_by(Message.id)).all()
         # A statement may write the state that a row has already.
@@ -313,13 +371,15 @@ class TestTwoGuardedColumns:
             status = mapped_column(sa.String(20))
             delivery = mapped_column(sa.String(20))
 
-        guard(Message.status, TABLE)
-        guard(Message.delivery, TransitionTable("NEW → SENT"))
+        guard(Message.status, TABLE, on_illegal="skip")
+        guard(Message.delivery, TransitionTable("NEW → SENT"), on_illegal="skip")
         Message.metadata.create_all(engine)
-        with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), [{"status": "READY", "delivery": "SENT"}])
-            connection.execute(sa.update(Message).values(status="PROMOTED", delivery="NEW"))
+        with engine.begin() as connection, operation("Work") as op:
+            connection.execute(sa.insert(unguarded(Message)), [{"status": "READY", "delivery": "SENT"}])
+            assert connection.execute(sa.update(Message).values(status="PROMOTED", delivery="NEW")).rowcount == 0
             assert connection.execute(sa.select(Message.status, Message.delivery)).all() == [("READY", "SENT")]
+        assert op.blocked == counts(Message.delivery) == {("SENT", "NEW"): 1}
+        assert op.allowed == counts(Message.status) == {}
 
     @pytest.mark.parametrize("observed", ["status", "delivery"])
     def test_are_each_held_in_their_own_mode(self, engine: sa.Engine, observed: str) -> None:
@@ -329,20 +389,20 @@ class TestTwoGuardedColumns:
             status = mapped_column(sa.String(20))
             delivery = mapped_column(sa.String(20))
 
-        guard(Message.status, TABLE, on_illegal="observe" if observed == "status" else "raise")
-        guard(
-            Message.delivery, TransitionTable("NEW → SENT"), on_illegal="observe" if observed != "status" else "raise"
-        )
+        guard(Message.status, TABLE, on_illegal="observe" if observed == "status" else "skip")
+        guard(Message.delivery, TransitionTable("NEW → SENT"), on_illegal="observe" if observed != "status" else "skip")
         Message.metadata.create_all(engine)
         rows = [
             {"id": 1, "status": "COMPLETED", "delivery": "NEW"},  # illegal for the status only
             {"id": 2, "status": "READY", "delivery": "OLD"},  # illegal for the delivery only
         ]
-        with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), rows)
-            connection.execute(sa.update(Message).values(status="PROMOTED", delivery="SENT"))
+        with engine.begin() as connection, operation("Work") as op:
+            connection.execute(sa.insert(unguarded(Message)), rows)
+            assert connection.execute(sa.update(Message).values(status="PROMOTED", delivery="SENT")).rowcount == 1
             moved = connection.scalars(sa.select(Message.id).where(Message.status == "PROMOTED")).all()
         assert moved == ([1] if observed == "status" else [2])
+        status, delivery = {("COMPLETED", "PROMOTED"): 1}, {("OLD", "SENT"): 1}
+        assert (op.observed, op.blocked) == ((status, delivery) if observed == "status" else (delivery, status))
 
 
 class TestAGuardThatComesLate:
@@ -357,8 +417,9 @@ class TestAGuardThatComesLate:
             connection.execute(sa.delete(message))
             rows = [{"id": number, "status": state} for number, state in enumerate(STATES, 1)]
             connection.execute(sa.insert(message.__table__), rows)
-        guard(message.status, TABLE)
+        guard(message.status, TABLE, on_illegal="skip")
         execute(engine, message, statement)
+        assert counts(message.status) == REFUSED
         return stored(engine, message)
 
     def test_holds_in_the_engines_cache(self, engine: sa.Engine) -> None:
@@ -375,7 +436,8 @@ class TestAGuardThatComesLate:
 
         def execute(engine: sa.Engine, message: Any, statement: Any) -> Any:
             with engine.connect().execution_options(compiled_cache=cache) as connection, connection.begin():
-                connection.execute(core_update(message))
+                result = connection.execute(core_update(message))
+                assert result.rowcount == (4 if statement is None else 2)
             return 1
 
         assert self.late(engine, execute) == AFTER_MOVING_ALL_TO_SPAM
@@ -394,14 +456,11 @@ class TestAGuardThatComesLate:
 
         def execute(engine: sa.Engine, message: Any, statement: Any) -> Any:
             with Session(engine) as session:
-                try:
-                    session.bulk_update_mappings(message, [{"id": i, "status": "SPAM_REVIEW"} for i in (1, 2, 3, 4)])
-                    session.commit()
-                except sa.orm.exc.StaleDataError:
-                    session.rollback()
+                session.bulk_update_mappings(message, [{"id": i, "status": "SPAM_REVIEW"} for i in (1, 2, 3, 4)])
+                session.commit()
             return 1
 
-        assert self.late(engine, execute) == list(STATES)
+        assert self.late(engine, execute) == AFTER_MOVING_ALL_TO_SPAM
 
     def test_holds_for_what_was_compiled_before_statekit_was_imported(self) -> None:
         """In a process of its own, because the hooks of this one are installed."""
@@ -417,15 +476,16 @@ class TestAGuardThatComesLate:
                 connection.execute(statement)
                 connection.execute(sa.insert(table), [{"status": "PROMOTED"}])
             import statekit
-            statekit.guard(table.c.status, statekit.TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED"))
+            moves = statekit.TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED")
+            statekit.guard(table.c.status, moves, on_illegal="skip")
             with engine.begin() as connection:
-                connection.execute(statement)
-                print(connection.scalar(sa.select(table.c.status)))
+                print(connection.execute(statement).rowcount, connection.scalar(sa.select(table.c.status)))
+                print(*statekit.counts(table.c.status).items())
         """
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
         )
-        assert done.stdout == "PROMOTED\n"
+        assert done.stdout == "0 PROMOTED\n(('PROMOTED', 'SPAM_REVIEW'), 1)\n"
 
     @pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
     def test_keeps_the_schema_that_a_statement_was_translated_to(self, engine: sa.Engine) -> None:
@@ -436,8 +496,9 @@ class TestAGuardThatComesLate:
             message.metadata.create_all(tenant)
             tenant.execute(sa.insert(message.__table__), [{"id": 1, "status": "READY"}, {"id": 2, "status": "DONE"}])
             tenant.execute(sa.update(message.__table__).values(status="DONE").where(message.__table__.c.id == 2))
-            guard(message.status, TABLE)
+            guard(message.status, TABLE, on_illegal="skip")
             tenant.execute(sa.update(message.__table__).values(status="PROMOTED").where(message.__table__.c.id == 2))
+            assert counts(message.status) == {("DONE", "PROMOTED"): 1}
             assert tenant.scalars(sa.select(message.status).order_by(message.id)).all() == ["READY", "DONE"]
 
     def test_a_second_one_holds_for_what_was_compiled_before_statekit_was_imported(self) -> None:
@@ -454,15 +515,15 @@ class TestAGuardThatComesLate:
                 connection.execute(sa.insert(table), [{"status": "DONE", "delivery": "SENT"}])
             import statekit
             statekit.guard(table.c.status, statekit.TransitionTable("READY → DONE"))
-            statekit.guard(table.c.delivery, statekit.TransitionTable("NEW → SENT"))
+            statekit.guard(table.c.delivery, statekit.TransitionTable("NEW → SENT"), on_illegal="skip")
             with engine.begin() as connection:
-                connection.execute(statement)
-                print(connection.scalar(sa.select(table.c.delivery)))
+                print(connection.execute(statement).rowcount, connection.scalar(sa.select(table.c.delivery)))
+                print(*statekit.counts(table.c.delivery).items())
         """
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
         )
-        assert done.stdout == "SENT\n"
+        assert done.stdout == "0 SENT\n(('SENT', 'NEW'), 1)\n"
 
     def test_leaves_what_cannot_be_compiled_again_and_is_about_other_tables(self) -> None:
         script = """
@@ -618,9 +679,10 @@ def test_events_that_change_the_statement_stay_in_force(engine: sa.Engine, messa
             element = element.where(message.__table__.c.id == 2)
         return element, multiparams, params
 
-    with engine.begin() as connection:
-        connection.execute(sa.update(message.__table__).values(status="COMPLETED"))
+    with engine.begin() as connection, operation("Work", on_illegal="raise") as op:
+        assert connection.execute(sa.update(message.__table__).values(status="COMPLETED")).rowcount == 1
     assert stored(engine, message) == ["READY", "COMPLETED", "COMPLETED", "SPAM_REVIEW"]
+    assert op.allowed == {("PROMOTED", "COMPLETED"): 1}
 
 
 class TestACopyOfTheTableInAnotherSchema:
@@ -630,15 +692,17 @@ class TestACopyOfTheTableInAnotherSchema:
         metadata = sa.MetaData(schema="first")
         status = sa.Enum(*STATES, name="status", inherit_schema=True)
         table = sa.Table("message", metadata, sa.Column("id", sa.Integer), sa.Column("status", status))
-        guard(table.c.status, TABLE)
+        guard(table.c.status, TABLE, on_illegal="skip")
         copy = table.to_metadata(sa.MetaData(), schema="second")
         with engine.begin() as connection:
             connection.execute(sa.schema.CreateSchema("second"))
             copy.create(connection)
-            connection.execute(sa.insert(copy), [{"id": 1, "status": "READY"}, {"id": 2, "status": "PROMOTED"}])
-            connection.execute(sa.update(copy).values(status="SPAM_REVIEW"))
+            rows = [{"id": 1, "status": "READY"}, {"id": 2, "status": "PROMOTED"}]
+            connection.execute(sa.insert(unguarded(copy)), rows)
+            assert connection.execute(sa.update(copy).values(status="SPAM_REVIEW")).rowcount == 1
             found = connection.scalars(sa.select(copy.c.status).order_by(copy.c.id)).all()
         assert found == ["SPAM_REVIEW", "PROMOTED"]
+        assert counts(table.c.status) == {("PROMOTED", "SPAM_REVIEW"): 1}
 
 
 class TestATableOfManyStates:
@@ -649,11 +713,12 @@ class TestATableOfManyStates:
 
     @pytest.mark.parametrize("type_", [sa.String(20), sa.Enum(*NAMES, name="many")], ids=["text", "enum"])
     def test_is_held(self, engine: sa.Engine, type_: Any) -> None:
-        message = message_class(table=self.TABLE, type_=type_, default=None)
+        message = message_class(table=self.TABLE, type_=type_, default=None, on_illegal="skip")
         fill(engine, message, *self.NAMES[:3])
         with engine.begin() as connection:
-            connection.execute(sa.update(message.__table__).values(status="STATE 2"))
+            assert connection.execute(sa.update(message.__table__).values(status="STATE 2")).rowcount == 2
         assert stored(engine, message) == ["STATE 0", "STATE 2", "STATE 2"]
+        assert counts(message.status) == {("STATE 0", "STATE 2"): 1}
 
     def test_is_held_in_a_race(self, engine: sa.Engine) -> None:
         message = message_class(table=self.TABLE, default=None)
@@ -680,12 +745,14 @@ class TestATableOfManyStates:
 def test_text_with_an_or_that_matches_by_its_first_part_moves_only_what_may_move(
     engine: sa.Engine, criterion: Any
 ) -> None:
-    message = message_class(name="fenced")
+    message = message_class(name="fenced", on_illegal="skip")
     fill(engine, message, *STATES)
     table = message.__table__
     with engine.begin() as connection:
-        connection.execute(sa.update(table).values(status="SPAM_REVIEW").where(criterion(table)))
-    assert stored(engine, message) == ["SPAM_REVIEW", "PROMOTED", "COMPLETED", "SPAM_REVIEW"]
+        result = connection.execute(sa.update(table).values(status="SPAM_REVIEW").where(criterion(table)))
+        assert result.rowcount == 2
+    assert stored(engine, message) == AFTER_MOVING_ALL_TO_SPAM
+    assert counts(message.status) == REFUSED
 
 
 def test_a_statement_with_text_is_left_as_it_was(engine: sa.Engine) -> None:
@@ -698,8 +765,10 @@ def test_a_statement_with_text_is_left_as_it_was(engine: sa.Engine) -> None:
 
 @pytest.mark.parametrize("state", ["100 %(x)s", "__[POSTCOMPILE_x]"])
 def test_states_that_look_like_parameters_are_states(engine: sa.Engine, state: str) -> None:
-    message = message_class(table=TransitionTable(("READY", state), (state, "DONE")), name="fenced")
+    table = TransitionTable(("READY", state), (state, "DONE"))
+    message = message_class(table=table, name="fenced", on_illegal="skip")
     fill(engine, message, "READY", "DONE")
     with engine.begin() as connection:
-        connection.execute(sa.update(message.__table__).values(status=state))
+        assert connection.execute(sa.update(message.__table__).values(status=state)).rowcount == 1
     assert stored(engine, message) == [state, "DONE"]
+    assert counts(message.status) == {("DONE", state): 1}

@@ -27,7 +27,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from statekit import Guarded, IllegalTransition, TransitionTable, counts, guard
+from statekit import Guarded, IllegalTransition, TransitionTable, counts, guard, operation
 from tests.guards.inbox import TABLE, Status, new_base
 
 
@@ -641,16 +641,24 @@ class TestEveryKindOfModel:
                 session.flush()
         assert (caught.value.new, caught.value.target) == (True, kind.texts[2])
 
-    def test_fences_a_statement(self, engine: sa.Engine, kind: Model) -> None:
+    def test_judges_a_statement(self, engine: sa.Engine, kind: Model) -> None:
         with Session(engine) as session:
             obj = saved(session, kind, 0, 1)
-            mapper = sa.inspect(kind.class_)
-            column = mapper.get_property(kind.key).columns[0]
-            for state in (3, 2):
-                base = next(iter(column.base_columns))
-                session.execute(sa.update(base.table).values({base: kind.values[state]}))
+            column = next(iter(sa.inspect(kind.class_).get_property(kind.key).columns[0].base_columns))
+            with pytest.raises(IllegalTransition) as caught:
+                session.execute(sa.update(column.table).values({column: kind.values[3]}))
+            assert caught.value.pairs == {(kind.texts[1], kind.texts[3]): 1}
+            assert caught.value.identity == sa.inspect(obj).identity
+            with operation("Moves", on_illegal="skip") as op:
+                met = [
+                    session.execute(sa.update(column.table).values({column: kind.values[state]})).rowcount
+                    for state in (3, 2)
+                ]
+            assert met == [0, 1]
             session.commit()
             assert getattr(obj, kind.key) == kind.values[2]
+        assert op.blocked == {(kind.texts[1], kind.texts[3]): 1}
+        assert op.allowed == {(kind.texts[1], kind.texts[2]): 1}
 
 
 def test_scoped_sessions_are_held_too(engine: sa.Engine) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import Session, deferred, mapped_column, relationship, selectinload
 
 from statekit import IllegalTransition, StatekitError, TransitionTable, counts, guard, operation
-from tests.guards.inbox import TABLE, Status, fill, load, message_class, new_base, stored
+from tests.guards.inbox import TABLE, Status, fill, load, message_class, new_base, stored, unguarded
 from tests.support.databases import Databases, run
 
 
@@ -137,7 +137,7 @@ class TestSkip:
         base.metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(sa.insert(Tag.__table__), [{"id": 1}])
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "PROMOTED", "extra": {}}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "PROMOTED", "extra": {}}])
         with Session(engine, autoflush=False) as session:
             message, tag = session.get_one(Message, 1), session.get_one(Tag, 1)
             message.extra["seen"] = True
@@ -257,16 +257,20 @@ class TestAnOperation:
     def test_opens_the_fence_for_statements_in_observe(self, engine: sa.Engine) -> None:
         message = message_class()
         fill(engine, message, "PROMOTED")
-        with operation("Migration", on_illegal="observe"), engine.begin() as connection:
+        with operation("Migration", on_illegal="observe") as op, engine.begin() as connection:
             connection.execute(sa.update(message).values(status="SPAM_REVIEW"))
         assert stored(engine, message) == ["SPAM_REVIEW"]
+        assert op.observed == {("PROMOTED", "SPAM_REVIEW"): 1}
+        assert op.blocked == counts(message.status) == {}
 
     def test_closes_the_fence_again_at_its_end(self, engine: sa.Engine) -> None:
         message = message_class()
         fill(engine, message, "PROMOTED")
         with operation("Migration", on_illegal="observe"):
             pass
-        with engine.begin() as connection:
+        with operation("Work", on_illegal="skip"), engine.begin() as connection:
+            connection.execute(sa.update(message).values(status="SPAM_REVIEW"))
+        with engine.begin() as connection, pytest.raises(IllegalTransition):
             connection.execute(sa.update(message).values(status="SPAM_REVIEW"))
         assert stored(engine, message) == ["PROMOTED"]
 
@@ -355,7 +359,7 @@ class TestSkipWith:
         base.metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(sa.insert(Owner.__table__), [{"id": 1, "name": "old"}])
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED", "owner_id": 1}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "COMPLETED", "owner_id": 1}])
 
         async def change() -> str:
             async with AsyncSession(async_engine, expire_on_commit=False) as session:
@@ -388,7 +392,7 @@ class TestSkipWith:
         engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
         base.metadata.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED"}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "COMPLETED"}])
             connection.execute(sa.insert(Line.__table__), [{"id": 1, "message_id": 1}])
 
         async def change() -> int:
@@ -418,7 +422,7 @@ class TestSkipWith:
         base.metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(sa.insert(Thread.__table__), [{"id": 1}])
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED", "thread_id": 1}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "COMPLETED", "thread_id": 1}])
         with Session(engine, autoflush=False) as session:
             message, thread = session.get_one(Message, 1), session.get_one(Thread, 1)
             message.status = "READY"
@@ -502,7 +506,7 @@ class TestSkipWith:
         guard(Message.status, TABLE, on_illegal="skip")
         base.metadata.create_all(postgres_engine)
         with postgres_engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "READY"}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "READY"}])
         with Session(postgres_engine) as session, postgres_engine.connect() as other:
             session.get_one(Message, 1).status = "PROMOTED"
             session.flush()
@@ -530,7 +534,7 @@ class TestSkipWith:
         engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
         base.metadata.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "PROMOTED"}])
+            connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "PROMOTED"}])
             connection.execute(sa.insert(Part.__table__), [{"id": 1, "message_id": 1}, {"id": 2, "message_id": 1}])
 
         async def change() -> tuple[str, int]:
@@ -553,7 +557,7 @@ def test_writing_the_state_that_an_expired_row_has_is_an_update_as_without_a_gua
     guard(Message.status, TABLE)
     Message.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(sa.insert(Message.__table__), [{"id": 1, "status": "COMPLETED"}])
+        connection.execute(sa.insert(unguarded(Message)), [{"id": 1, "status": "COMPLETED"}])
     with Session(engine) as session:
         message = session.get_one(Message, 1)
         session.expire(message)

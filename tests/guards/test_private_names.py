@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, persistence, session, unitofwork
+from sqlalchemy.sql.base import CompileState
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.sql.lambdas import StatementLambdaElement
 
-from tests.guards.inbox import message_class
+from tests.guards.inbox import fill, message_class
 
 
 @pytest.fixture
@@ -137,3 +141,331 @@ def test_a_mapper_knows_orphans_and_keys(message: Any) -> None:
     obj = message(id=1)
     assert mapper._is_orphan(sa.inspect(obj)) is False
     assert mapper._identity_key_from_state(sa.inspect(obj))[1] == (1,)
+
+
+# -- what statements are judged by (ring 3)
+
+
+@pytest.mark.parametrize("construct", [Update, Insert, StatementLambdaElement])
+def test_a_connection_executes_a_statement_through_a_method_of_its_class(
+    construct: Any, message: Any, memory_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``statements._wrap`` replaces it. Look at ``Connection.execute`` and ``ClauseElement._execute_on_connection``.
+
+    If it goes, look for another place that every execution of one statement passes, with its parameters and options.
+    """
+    table = message.__table__
+    statement: Any = {
+        Update: sa.update(table).values(status="x"),
+        Insert: sa.insert(table).values(status="x"),
+        StatementLambdaElement: sa.lambda_stmt(lambda: sa.update(table).values(status="x")),
+    }[construct]
+    called: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(construct, "_execute_on_connection", lambda *args: called.append(args))
+    with memory_engine.connect() as connection:
+        connection.execute(statement, {"id": 1}, execution_options={"own": 1})
+        ((of, on, parameters, options),) = called
+    assert (of, on, list(parameters), options["own"]) == (statement, connection, [{"id": 1}], 1)
+    assert set(inspect.signature(Connection._execute_clauseelement).parameters) == {
+        "self",
+        "elem",
+        "distilled_parameters",
+        "execution_options",
+    }
+
+
+def test_a_lambda_knows_the_statement_that_it_stands_for(message: Any) -> None:
+    """``statements._wrap`` asks for it. Look at ``LambdaElement._resolved``."""
+    table = message.__table__
+    assert isinstance(sa.lambda_stmt(lambda: sa.update(table))._resolved, Update)
+
+
+def test_a_statement_gives_what_it_was_compiled_to_and_its_own_parameters(
+    message: Any, memory_engine: sa.Engine
+) -> None:
+    """``execution.CompiledUpdate`` asks for the first two items, and must find what is executed afterwards.
+
+    Look at ``ClauseElement._compile_w_cache``, and at its call in ``Connection._execute_clauseelement``: the key in the
+    cache is made of the arguments.
+    """
+    source = inspect.getsource(Connection._execute_clauseelement)
+    for argument in (
+        "dialect=dialect",
+        "compiled_cache=compiled_cache",
+        "column_keys=keys",
+        "for_executemany=for_executemany",
+        "schema_translate_map=schema_translate_map",
+        "linting=self.dialect.compiler_linting | compiler.WARN_LINTING",
+    ):
+        assert argument in source
+    assert "keys = sorted(distilled_parameters[0])" in source
+    cache: dict[Any, Any] = {}
+    found = []
+    for state in ("x", "y"):
+        compiled, extracted, *_ = (
+            sa.update(message.__table__)
+            .values(status=state)
+            ._compile_w_cache(memory_engine.dialect, compiled_cache=cache, column_keys=[])  # type: ignore[arg-type]
+        )
+        assert isinstance(compiled, SQLCompiler)
+        found.append((compiled, [parameter.value for parameter in extracted or ()]))
+    assert found[0][0] is found[1][0]
+    assert [values for _, values in found] == [["x"], ["y"]]
+
+
+def test_a_compiled_statement_gives_the_values_of_its_parameters(message: Any) -> None:
+    """``execution.CompiledUpdate.values`` asks. Look at ``SQLCompiler.construct_params`` and ``bind_names``.
+
+    Without ``_check``, a parameter that has no value yet is no error; without ``escape_names``, names are those of
+    ``bind_names``.
+    """
+    table = message.__table__
+    statement = sa.update(table).where(table.c.id == sa.bindparam("no value")).values(status=sa.bindparam("a b", "x"))
+    compiled = statement.compile(dialect=postgresql.psycopg.dialect())  # its driver could not take such a name
+    named = compiled.construct_params({}, extracted_parameters=None, escape_names=False, _check=False)
+    assert {bind.key: named[name] for bind, name in compiled.bind_names.items()} == {"a b": "x", "no value": None}
+    named = compiled.construct_params({"a b": "y"}, extracted_parameters=None, escape_names=False, _check=False)
+    assert named["a b"] == "y"
+
+
+def test_a_parameter_gives_its_value_or_that_of_its_function() -> None:
+    """``inserts.Row`` and ``upserts._Upsert`` ask for it. Look at ``BindParameter.effective_value``."""
+    assert sa.bindparam("x", "y").effective_value == "y"
+    assert sa.bindparam("x", callable_=lambda: "z").effective_value == "z"
+
+
+@pytest.mark.parametrize("by_key", [False, True], ids=["with its WHERE", "by primary key"])
+def test_an_orm_update_is_executed_by_a_plugin(
+    message: Any, memory_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, by_key: bool
+) -> None:
+    """``statements.orm`` wraps it. Look at ``Session._execute_internal`` and ``orm_execute_statement``.
+
+    When it returns, the UPDATE must be executed and objects in the session must have been given the new values.
+    """
+    fill(memory_engine, message, "x")
+    plugin: Any = CompileState.plugins["orm", "update"]
+    inner = plugin.orm_execute_statement
+    seen: list[Any] = []
+
+    def execute(cls: Any, session: Session, statement: Any, *args: Any, **kw: Any) -> Any:
+        seen.extend([session, statement.is_update, sa.inspect(one).dict["status"]])
+        result = inner(session, statement, *args, **kw)
+        seen.append(sa.inspect(one).dict["status"])
+        return result
+
+    monkeypatch.setattr(plugin, "orm_execute_statement", classmethod(execute))
+    with Session(memory_engine) as own:
+        one = own.get_one(message, 1)
+        if by_key:
+            own.execute(sa.update(message), [{"id": 1, "status": "y"}])
+        else:
+            own.execute(sa.update(message).values(status="y"), execution_options={"synchronize_session": "evaluate"})
+        assert seen == [own, True, "x", "y"]
+
+
+def test_the_row_count_of_a_result_can_be_set(message: Any, memory_engine: sa.Engine) -> None:
+    """``updates`` does so, for rows that were left out. Look at ``CursorResult.rowcount`` (a memoized property)."""
+    message.metadata.create_all(memory_engine)
+    for read_before in (True, False):
+        with memory_engine.begin() as connection:
+            result = connection.execute(sa.update(message.__table__).values(subject="x"))
+            assert not read_before or result.rowcount == 0
+            result.rowcount = 7
+            assert result.rowcount == 7
+    source = inspect.getsource(persistence._emit_update_statements)
+    assert "c.rowcount" in source, "SQLAlchemy's own persistence code asks the result, and not the cursor"
+
+
+def test_a_connection_knows_whether_it_is_in_autocommit(memory_engine: sa.Engine) -> None:
+    """``savepoint.savepoint`` asks it: there, nothing can be taken back. Look at ``Connection._begin_nested_impl``."""
+    with memory_engine.connect() as connection:
+        assert connection._is_autocommit_isolation() is False
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        assert connection._is_autocommit_isolation() is True
+
+
+def test_an_insert_keeps_what_it_inserts_in_one_of_three_places(message: Any) -> None:
+    """``inserts.Inserting`` reads them. Look at sqlalchemy/sql/dml.py, ``ValuesBase``."""
+    table = message.__table__
+    insert = sa.insert(table)
+    assert (insert._values, insert._multi_values, insert._select_names) == (None, (), None)
+    values: Any = insert.values(status="x")._values
+    assert {getattr(key, "key", key): value.value for key, value in values.items()} == {"status": "x"}
+    several: Any = insert.values([{"status": "x"}, {"status": "y"}])._multi_values
+    assert [[{getattr(k, "key", k): v for k, v in row.items()} for row in rows] for rows in several] == [
+        [{"status": "x"}, {"status": "y"}]
+    ]
+    by_position: Any = insert.values([(1, "x", ""), (2, "y", "")])._multi_values
+    assert [[list(getattr(row, "values", lambda row=row: row)()) for row in rows] for rows in by_position] == [
+        [[1, "x", ""], [2, "y", ""]]
+    ]
+    from_select = insert.from_select([table.c.id, "status"], sa.select(table.c.id, table.c.status))
+    names: Any = from_select._select_names
+    assert [getattr(name, "key", name) for name in names] == ["id", "status"]
+    assert from_select.select is not None
+
+
+@pytest.mark.parametrize("dialect", [sqlite, postgresql])
+def test_an_upsert_keeps_its_clause_after_the_values(message: Any, dialect: Any) -> None:
+    """``upserts`` reads it, and ``fence._fenced_upsert``. Look at ``OnConflictClause`` in dialects/*/dml.py."""
+    table = message.__table__
+    insert = dialect.insert(table)
+    assert insert._post_values_clause is None
+    upsert = insert.on_conflict_do_update(
+        index_elements=["id", table.c.subject],
+        index_where=table.c.id > 0,
+        set_={"status": "x", table.c.subject: insert.excluded.subject},
+        where=table.c.id > 1,
+    )
+    (clause,) = [
+        each
+        for each in sa.sql.visitors.iterate(upsert._post_values_clause)
+        if isinstance(each, dialect.dml.OnConflictDoUpdate)
+    ]
+    assert [getattr(element, "key", element) for element in clause.inferred_target_elements] == ["id", "subject"]
+    assert str(clause.inferred_target_whereclause) == "message.id > :id_1"
+    assert [getattr(key, "key", key) for key in dict(clause.update_values_to_set)] == ["status", "subject"]
+    assert str(clause.update_whereclause) == "message.id > :id_1"
+    (nothing,) = [
+        each
+        for each in sa.sql.visitors.iterate(insert.on_conflict_do_nothing()._post_values_clause)
+        if isinstance(each, dialect.dml.OnConflictDoNothing)
+    ]
+    assert (nothing.inferred_target_elements, nothing.inferred_target_whereclause) == (None, None)
+    assert insert.excluded.status.table.name == "excluded"
+
+
+def test_a_postgresql_upsert_may_name_a_constraint(message: Any) -> None:
+    """``upserts._Conflict`` reads it. Look at ``OnConflictClause`` in dialects/postgresql/dml.py."""
+    upsert = postgresql.insert(message.__table__).on_conflict_do_nothing(constraint="one_each")
+    clauses = [
+        each for each in sa.sql.visitors.iterate(upsert._post_values_clause) if hasattr(each, "constraint_target")
+    ]
+    assert [clause.constraint_target for clause in clauses] == ["one_each"]
+
+
+def test_types_that_do_the_same_have_the_same_key() -> None:
+    """``execution.is_known`` compares them. Look at ``TypeEngine._static_cache_key``."""
+    keys = [each._static_cache_key for each in (sa.String(20), sa.String(20), sa.String(30), sa.Enum("a", "b"))]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_a_select_keeps_its_criteria_and_is_one_of_the_orm_by_its_attributes(message: Any) -> None:
+    """``question.Question`` puts those of the UPDATE in, and takes the ORM's part out: it would add criteria.
+
+    Look at ``Select._where_criteria`` and ``Executable._propagate_attrs``.
+    """
+    table = message.__table__
+    select = sa.select(table.c.id)
+    select._where_criteria = sa.update(message).where(message.id > 7)._where_criteria
+    assert "WHERE message.id > :id_1" in str(select)
+    orm_update = sa.update(message)
+    assert orm_update._propagate_attrs["plugin_subject"].mapper is sa.inspect(message)
+    assert sa.select(message.id)._propagate_attrs["compile_state_plugin"] == "orm"
+    select._propagate_attrs = sa.util.immutabledict()
+    assert not select._propagate_attrs
+
+
+def test_the_persistence_code_brings_a_cache_of_its_own() -> None:
+    """``Execution.is_persistence`` and ``Flush.uses`` know its statements by that option.
+
+    Look at ``execution_options`` in ``persistence._emit_update_statements`` and ``_emit_insert_statements``.
+    """
+    for function in (persistence._emit_update_statements, persistence._emit_insert_statements):
+        assert '{"compiled_cache": base_mapper._compiled_cache}' in inspect.getsource(function)
+
+
+def test_orm_bulk_statements_say_which_table_they_are_about() -> None:
+    """``statements._tables`` and ``inserts.Inserting`` ask: a class may be mapped to several tables.
+
+    Look for ``_annotate`` in ``persistence._emit_update_statements`` and ``_emit_insert_statements``.
+    """
+    assert '"_emit_update_table": table' in inspect.getsource(persistence._emit_update_statements)
+    assert '"_emit_insert_table": table' in inspect.getsource(persistence._emit_insert_statements)
+    assert sa.insert(sa.table("x"))._annotate({"_emit_insert_table": 1})._annotations["_emit_insert_table"] == 1
+
+
+def test_a_result_keeps_the_parameters_that_functions_have_filled(message: Any, memory_engine: sa.Engine) -> None:
+    """``Inserting.judge_late`` reads defaults that are functions there. Look at ``_process_execute_defaults``."""
+    table = sa.Table(
+        "late",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("status", sa.String, default=lambda: "x"),
+    )
+    with memory_engine.begin() as connection:
+        table.create(connection)
+        result = connection.execute(sa.insert(table), [{"id": 1}, {"id": 2}])
+        assert [each["status"] for each in result.context.compiled_parameters] == ["x", "x"]
+
+
+def test_a_connection_calls_the_listeners_of_its_dispatcher_once(message: Any, memory_engine: sa.Engine) -> None:
+    """``listeners`` calls them itself, and then has others in their place. Look at ``_invoke_before_exec_event``.
+
+    The dispatcher must be an attribute of the instance, by which ``before_execute`` is asked for once an execution.
+    """
+    message.metadata.create_all(memory_engine)
+    calls: list[Any] = []
+
+    @sa.event.listens_for(memory_engine, "before_execute", retval=True)
+    def listen(connection: Any, statement: Any, several: Any, one: Any, options: Any) -> Any:
+        calls.append(options)
+        return statement.values(subject="x"), several, one
+
+    statement = sa.update(message.__table__)
+    with memory_engine.connect() as connection:
+        assert connection._has_events or memory_engine._has_events
+        assert list(connection.dispatch.before_execute)
+        options = statement._execution_options.merge_with(connection._execution_options, {"own": 1})
+        changed, sets, *_ = connection._invoke_before_exec_event(statement, [{"id": 1}], options)
+        assert "subject" in str(changed)
+        assert list(sets) == [{"id": 1}]
+        assert [each["own"] for each in calls] == [1]
+
+        class Dispatch:
+            asked = 0
+
+            @property
+            def before_execute(self) -> tuple[Any, ...]:
+                self.asked += 1
+                return ()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(before, name)
+
+        calls.clear()
+        before = connection.dispatch
+        connection.__dict__["dispatch"] = mine = Dispatch()
+        connection.execute(sa.update(message.__table__).values(subject="y"))
+    assert (mine.asked, calls) == (1, [])
+
+
+def test_an_object_can_be_told_that_an_attribute_is_written(message: Any) -> None:
+    """``statements.orm`` does so after ``bulk_save_objects()``. Look at ``InstanceState._commit``."""
+    one = message(id=1, status="x")
+    state = sa.inspect(one)
+    assert "status" in state.committed_state
+    state._commit(state.dict, ["status"])
+    assert "status" not in state.committed_state
+    assert {each.key for each in sa.inspect(message)._identity_key_props} == {"id"}
+
+
+def test_a_statement_knows_what_it_returns(message: Any) -> None:
+    """``updates`` asks: a result with rows has no row count. Look at ``UpdateBase._returning``."""
+    table = message.__table__
+    statement = sa.update(table).values(status="x")
+    assert not statement._returning
+    assert not statement._return_defaults
+    assert statement.returning(table.c.id)._returning
+    assert statement.return_defaults(table.c.id)._return_defaults
+
+
+def test_a_compiled_statement_knows_its_ctes_and_which_of_them_write(message: Any) -> None:
+    """``CompiledUpdate.writes_within`` asks. Look at ``SQLCompiler.ctes`` and ``Executable.is_dml``."""
+    table = message.__table__
+    for inner, writes in ((sa.select(table.c.id), False), (sa.delete(table).returning(table.c.id), True)):
+        cte = inner.cte("ids")
+        outer = sa.update(table).values(status="x").where(table.c.id.in_(sa.select(cte.c.id)))
+        compiled = outer.compile(dialect=postgresql.dialect())
+        assert [each.element.is_dml for each in compiled.ctes] == [writes]

@@ -1,7 +1,8 @@
-"""Guard and fence agree on every move of every table: what one refuses, the other does not write."""
+"""Guard, question and fence agree on every move of every table: what one refuses, the others do not write."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session, mapped_column
 
-from statekit import IllegalTransition, TransitionTable, guard
-from tests.guards.inbox import new_base, stored
+from statekit import IllegalTransition, TransitionTable, guard, operation
+from tests.guards.inbox import new_base, stored, unguarded
 from tests.support.databases import empty
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\0"), min_size=1, max_size=8).filter(
@@ -45,6 +46,7 @@ def test_on_every_move(engine: sa.Engine, table: TransitionTable) -> None:
     states = [*table.states, "none of them"]
     moves = [(source, target) for source in states for target in states]
     rows = [{"id": number, "status": source} for number, (source, _) in enumerate(moves)]
+    refused = Counter(pair for pair in moves if pair[0] != pair[1] and not table.allows(*pair))
     expected = [target if source == target or table.allows(source, target) else source for source, target in moves]
 
     # Rows are found by a parameter of any name, and by one that is called as in the statements of a flush: the fence
@@ -52,17 +54,22 @@ def test_on_every_move(engine: sa.Engine, table: TransitionTable) -> None:
     for key in ("row", "message_id"):
         with engine.begin() as connection:
             connection.execute(sa.delete(Message.__table__))
-            connection.execute(sa.insert(Message.__table__), rows)
-            statement = sa.update(Message.__table__).where(Message.__table__.c.id == sa.bindparam(key))
-            connection.execute(
-                statement.values(status=sa.bindparam("target")),
-                [{key: number, "target": target} for number, (_, target) in enumerate(moves)],
-            )
+            connection.execute(sa.insert(unguarded(Message)), rows)
+        statement = sa.update(Message.__table__).where(Message.__table__.c.id == sa.bindparam(key))
+        statement = statement.values(status=sa.bindparam("target"))
+        parameters = [{key: number, "target": target} for number, (_, target) in enumerate(moves)]
+        with engine.begin() as connection, pytest.raises(IllegalTransition) as caught:
+            connection.execute(statement, parameters)
+        assert caught.value.pairs == refused, key
+        assert stored(engine, Message) == [source for source, _ in moves], key
+        with engine.begin() as connection, operation("Moves", on_illegal="skip") as op:
+            connection.execute(statement, parameters)
         assert stored(engine, Message) == expected, key
+        assert op.blocked == refused, key
 
     with engine.begin() as connection:
         connection.execute(sa.delete(Message.__table__))
-        connection.execute(sa.insert(Message.__table__), rows)
+        connection.execute(sa.insert(unguarded(Message)), rows)
     verdicts: list[Any] = []
     with Session(engine) as session:
         for number, (_, target) in enumerate(moves):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, registry
 from statekit import IllegalTransition, guard
 from statekit.observe.hook import publish, subscribe
 from statekit.observe.move import Move
-from tests.guards.inbox import TABLE, fill, load, message_class
+from tests.guards.inbox import TABLE, fill, load, message_class, unguarded
 from tests.observe.test_operation import move
 
 
@@ -113,7 +113,7 @@ def test_names_the_class_of_a_column_that_was_guarded_by_itself(memory_engine: s
     mapping.map_imperatively(Message, table)
     mapping.metadata.create_all(memory_engine)
     with memory_engine.begin() as connection:
-        connection.execute(sa.insert(table), [{"id": 1, "status": "COMPLETED"}])
+        connection.execute(sa.insert(unguarded(table)), [{"id": 1, "status": "COMPLETED"}])
     heard: list[Move] = []
     end = subscribe(heard.extend)
     try:

@@ -1,15 +1,10 @@
-"""Sessions that race never add up to an illegal move: 8 of them over 200 rows, on every driver and in every mode.
-
-What really happened is written down by the database itself: a trigger of the test's own records each change of a state.
-"""
+"""Sessions that race never add up to an illegal move: 8 of them over 200 rows, on every driver and in every mode."""
 
 from __future__ import annotations
 
 import asyncio
 import pickle
 import random
-import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +15,8 @@ from sqlalchemy.orm import Session, mapped_column
 from sqlalchemy.pool import NullPool
 
 from statekit import ConcurrentTransition, IllegalTransition, counts, guard, operation
-from tests.guards.inbox import TABLE, fill, message_class, new_base, stored
+from tests.guards.inbox import TABLE, fill, message_class, new_base, stored, unguarded
+from tests.races.recorded import Outcome, check, keep_a_record
 from tests.support.databases import Databases, run
 
 WORKERS, ROWS = 8, 200
@@ -28,44 +24,6 @@ STATES = sorted(filter(None, TABLE.states))
 BATCH = {"raise": 2, "skip": 20, "observe": 20}
 """How many rows a flush moves: in "raise", one illegal move refuses all of them."""
 MODES = ["raise", "skip", "observe"]
-
-
-def keep_a_record(engine: sa.Engine) -> None:
-    """Have the database write down each change of a state."""
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE record (source VARCHAR(20), target VARCHAR(20))")
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql(
-                "CREATE TRIGGER note AFTER UPDATE ON message WHEN OLD.status IS NOT NEW.status "
-                "BEGIN INSERT INTO record VALUES (OLD.status, NEW.status); END"
-            )
-        else:
-            connection.exec_driver_sql(
-                "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
-                "'BEGIN INSERT INTO record VALUES (OLD.status, NEW.status); RETURN NULL; END'"
-            )
-            connection.exec_driver_sql(
-                "CREATE TRIGGER note AFTER UPDATE ON message FOR EACH ROW "
-                "WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION note()"
-            )
-
-
-def record(engine: sa.Engine) -> Counter[tuple[str, str]]:
-    with engine.connect() as connection:
-        return Counter((source, target) for source, target in connection.exec_driver_sql("SELECT * FROM record"))
-
-
-class Outcome:
-    """What the workers were told."""
-
-    def __init__(self) -> None:
-        self.refused: Counter[Any] = Counter()
-        self._lock = threading.Lock()
-
-    def note(self, error: Exception) -> None:
-        if isinstance(error, IllegalTransition):
-            with self._lock:
-                self.refused.update(error.pairs)
 
 
 def batches(worker: int, size: int) -> list[list[tuple[int, str]]]:
@@ -107,25 +65,6 @@ async def work_async(engine: AsyncEngine, message: Any, mode: Any, worker: int, 
     return op
 
 
-def check(engine: sa.Engine, message: Any, mode: str, operations: list[Any], outcome: Outcome) -> None:
-    happened = record(engine)
-    allowed = sum((op.allowed for op in operations), Counter())
-    blocked = sum((op.blocked for op in operations), Counter())
-    observed = sum((op.observed for op in operations), Counter())
-    illegal = {pair: number for pair, number in happened.items() if pair not in TABLE.pairs}
-    assert blocked == counts(message.status)
-    if mode == "observe":
-        assert illegal == observed
-        assert happened == allowed + observed
-    else:
-        assert illegal == {}
-        assert happened == allowed
-    if mode == "raise":
-        assert blocked == outcome.refused
-    assert set(stored(engine, message)) <= set(STATES)
-    assert sum(happened.values()) > 0
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_threads(engine: sa.Engine, mode: str) -> None:
     message = message_class()
@@ -135,7 +74,7 @@ def test_threads(engine: sa.Engine, mode: str) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         futures = [pool.submit(work, engine, message, mode, n, outcome) for n in range(WORKERS)]
         operations = [future.result() for future in futures]
-    check(engine, message, mode, operations, outcome)
+    check(engine, message, TABLE, mode, operations, outcome)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -149,7 +88,7 @@ def test_tasks(async_engine: AsyncEngine, databases: Databases, mode: str) -> No
     async def race() -> list[Any]:
         return await asyncio.gather(*(work_async(async_engine, message, mode, n, outcome) for n in range(WORKERS)))
 
-    check(engine, message, mode, run(race()), outcome)
+    check(engine, message, TABLE, mode, run(race()), outcome)
 
 
 class TestTwoSessionsThatReadTheSame:
@@ -464,7 +403,7 @@ class TestWhatIsNoRaceOfStates:
         Message.metadata.create_all(engine)
         rows = [{"id": number, "status": state, "version": 1} for number, state in enumerate(states, 1)]
         with engine.begin() as connection:
-            connection.execute(sa.insert(Message.__table__), rows)
+            connection.execute(sa.insert(unguarded(Message)), rows)
         return Message
 
     def test_a_version_of_several_that_has_changed(self, engine: sa.Engine) -> None:

@@ -1,0 +1,208 @@
+"""The account of one statement: what becomes of its rows, for the hook and for the error that names refused ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from statekit.errors import IllegalTransition, Pair
+from statekit.guards.fence import OPEN, STAY, STRICT
+from statekit.guards.guard import Guard, illegal_transition
+from statekit.guards.hints import hint_for
+from statekit.guards.statements import whole
+from statekit.observe.hook import allowed_moves_are_wanted, publish
+from statekit.observe.modes import OnIllegal
+from statekit.observe.move import Kind, Move
+
+NAMED = 10
+"""How many refused rows an error names by their primary key, for each guard."""
+
+Identity = tuple[Any, ...] | None
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of one kind: how many made which move, and the primary keys of a few."""
+
+    pairs: Counter[Pair] = field(default_factory=Counter)
+    named: list[tuple[Pair, Identity]] = field(default_factory=list)
+
+    def add(self, pair: Pair, number: int, identity: Identity) -> None:
+        self.pairs[pair] += number
+        if identity is not None and len(self.named) < NAMED:
+            self.named.append((pair, identity))
+
+
+class Account:
+    """Judges the rows of one statement and keeps count of them.
+
+    Args:
+        guards: of the columns that the statement sets.
+        key_names: names of the primary key's columns.
+
+    Attributes:
+        written: how many rows the statement is to write: those that move, that stay, and new ones.
+        stays: how many of them keep the state that they have.
+        skipped: how many rows are left out.
+    """
+
+    def __init__(self, guards: Sequence[Guard], key_names: tuple[str, ...]) -> None:
+        self._guards = guards
+        self._key_names = key_names
+        self._modes: dict[Guard, OnIllegal] = {guard: guard.mode for guard in guards}
+        self._refused: dict[tuple[bool, Guard, bool], _Rows] = {}
+        self._done: dict[tuple[Kind, Guard, bool], _Rows] = {}
+        self.wants_allowed = allowed_moves_are_wanted()
+        self.written = self.stays = self.skipped = 0
+
+    @property
+    def observes(self) -> bool:
+        """Whether an illegal move is let through, for one of the guards."""
+        return "observe" in self._modes.values()
+
+    def leeways(self, *, strict: bool = False) -> dict[Guard, int]:
+        """Return how much the fence is to let through for each guard: illegal moves in "observe", else rows that stay.
+
+        Args:
+            strict: whether no row is to stay.
+        """
+        return {guard: OPEN if mode == "observe" else STRICT if strict else STAY for guard, mode in self._modes.items()}
+
+    @property
+    def raises(self) -> bool:
+        """Whether a refused row of any of the guards is an error."""
+        return "raise" in self._modes.values()
+
+    def add(
+        self, pairs: Sequence[Pair | None], number: int = 1, identity: Identity = None, *, new: bool = False
+    ) -> bool:
+        """Judge rows and note what becomes of them.
+
+        Args:
+            pairs: the move for each guard, as (source, target), or None where the rows get none.
+            number: how many rows.
+            identity: the primary key of the row, if it is one.
+            new: whether they are new rows, with a source of None.
+
+        Returns:
+            Whether the statement writes them.
+        """
+        if not self.wants_allowed and not new and self._are_legal(pairs):  # nearly all are, and must be fast
+            self.written += number
+            return True
+        moves = [
+            (guard, pair, self._is_legal(guard, pair, new=new))
+            for guard, pair in zip(self._guards, pairs, strict=True)
+            if pair is not None
+        ]
+        refused = [(guard, pair) for guard, pair, legal in moves if not legal and self._modes[guard] != "observe"]
+        for guard, pair in refused:
+            fatal = new or self._modes[guard] == "raise"
+            self._refused.setdefault((fatal, guard, new), _Rows()).add(pair, number, identity)
+        if refused:
+            self.skipped += number
+            return False
+        for guard, pair, legal in moves:
+            stays = not new and pair[0] == pair[1]
+            if stays or (legal and (new or not self.wants_allowed)):
+                continue
+            kind: Kind = "allowed" if legal else "observed"
+            self._done.setdefault((kind, guard, new), _Rows()).add(pair, number, identity)
+        self.written += number
+        self.stays += number if any(not new and pair[0] == pair[1] for _, pair, _ in moves) else 0
+        return True
+
+    def merge(self, other: Account) -> None:
+        """Add what another account of the same statement holds."""
+        for mine, theirs in ((self._refused, other._refused), (self._done, other._done)):
+            for key, rows in theirs.items():
+                into = mine.setdefault(key, _Rows())  # type: ignore[arg-type]
+                into.pairs.update(rows.pairs)
+                into.named += rows.named[: NAMED - len(into.named)]
+        self.written += other.written
+        self.stays += other.stays
+        self.skipped += other.skipped
+
+    def _are_legal(self, pairs: Sequence[Pair | None]) -> bool:
+        """Return whether each guard has a legal move to judge, and no row stays."""
+        return all(pair in guard.legal for guard, pair in zip(self._guards, pairs, strict=True))
+
+    @staticmethod
+    def _is_legal(guard: Guard, pair: Pair, *, new: bool) -> bool:
+        if new:
+            return pair[1] in guard.initial
+        return pair[0] == pair[1] or pair in guard.legal
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the statement must not be executed."""
+        return any(fatal for fatal, _, _ in self._refused)
+
+    def refuses_as(self, other: Account) -> bool:
+        """Return whether the same numbers of rows are refused for the same moves."""
+        return {key: rows.pairs for key, rows in self._refused.items()} == {
+            key: rows.pairs for key, rows in other._refused.items()
+        }
+
+    def illegal(self, guard: Guard) -> list[Pair]:
+        """Return the moves of existing rows that were refused for a guard."""
+        return [pair for (_, of, new), rows in self._refused.items() if of is guard and not new for pair in rows.pairs]
+
+    def name(self, guard: Guard, pair: Pair, identity: Identity) -> None:
+        """Name one of the refused rows that were counted without their primary keys."""
+        for (_, of, new), rows in self._refused.items():
+            if of is guard and not new and len(rows.named) < NAMED:
+                rows.named.append((pair, identity))
+
+    def refuse(self, *, hint: str = "") -> None:
+        """Count and log the refused rows, and raise.
+
+        Raises:
+            IllegalTransition: names them.
+        """
+        fatal = {key: rows for key, rows in self._refused.items() if key[0]}
+        publish([move for (_, guard, new), rows in fatal.items() for move in self._moves("blocked", guard, rows, new)])
+        errors = [self._error(guard, rows, new, hint) for (_, guard, new), rows in fatal.items()]
+        errors[0].also = tuple(errors[1:])
+        for other in errors[0].also:
+            errors[0].add_note(f"Refused with it: {other}")
+        raise errors[0]
+
+    def publish(self) -> None:
+        """Tell the hook of the rows that were left out, and of those that were written."""
+        if whole.is_collecting():
+            whole.collect(self)
+            return
+        moves = [
+            move for (_, guard, new), rows in self._refused.items() for move in self._moves("blocked", guard, rows, new)
+        ]
+        for (kind, guard, new), rows in self._done.items():
+            moves += self._moves(kind, guard, rows, new)
+        publish(moves)
+
+    def _moves(self, kind: Kind, guard: Guard, rows: _Rows, new: bool) -> list[Move]:
+        return [
+            guard.move(
+                kind,
+                pair,
+                [identity for of, identity in rows.named if of == pair],
+                number=number,
+                new=new,
+                mode=self._modes[guard],
+            )
+            for pair, number in rows.pairs.items()
+        ]
+
+    def _error(self, guard: Guard, rows: _Rows, new: bool, hint: str) -> IllegalTransition:
+        named = rows.named or [(rows.pairs.most_common(1)[0][0], None)]
+        return illegal_transition(
+            guard,
+            named,
+            new=new,
+            model=guard.model,
+            key_names=self._key_names,
+            hint=hint or hint_for(guard, named[0][0], new=new, of_statement=True),
+            pairs=rows.pairs,
+        )
