@@ -62,9 +62,13 @@ class Execution:
 
     def only(self, parameters: Parameters) -> Execution:
         """Return the same for one of the sets of parameters."""
-        one = copy.copy(self)
-        one.parameters = [parameters]
-        return one
+        return self.with_parameters([parameters])
+
+    def with_parameters(self, parameters: Sequence[Parameters]) -> Execution:
+        """Return the same for other sets of parameters."""
+        other = copy.copy(self)
+        other.parameters = parameters
+        return other
 
     @property
     def is_persistence(self) -> bool:

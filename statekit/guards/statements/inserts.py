@@ -75,9 +75,8 @@ class Row:
         value = self.value(column) if self.is_given(column) else _text_of(getattr(column, "server_default", None))
         if column.key in self.given:
             value = self.value(column)
-        if value is None:
-            return sa.null()
-        return sa.cast(as_element(value, column.type), column.type)
+        element = sa.null() if value is None else as_element(value, column.type)
+        return self._insert.typed(element, column.type)
 
     def value(self, column: Any) -> Any:
         """Return what a column gets as a plain value, or as an SQL expression if it is one; None for neither."""
@@ -110,6 +109,14 @@ class Row:
             return self._insert.evaluate(guard, value, self.parameters)
         return guard.states.text(value)
 
+    def call_default(self, key: str) -> Any:
+        """Return what the function gives that is a column's default."""
+        return self._insert.table.c[key].default.arg(_Context({name: self.value_of(name) for name in self.given}))
+
+    def value_of(self, key: str) -> Any:
+        """Return what the statement gives a column, as a plain value if it is one."""
+        return self.value(self._insert.table.c[key])
+
     def _default(self, guard: Guard, column: Any) -> Any:
         default = getattr(column, "default", None)
         if default is not None:
@@ -126,6 +133,20 @@ class Row:
         """Return the primary key, where the statement gives it as plain values."""
         key = tuple(self.value(column) for column in self._insert.primary_key)
         return None if not key or any(part is None or isinstance(part, ClauseElement) for part in key) else key
+
+
+class _Context:
+    """What a function that is a default may ask for before the INSERT is executed.
+
+    Args:
+        parameters: the values of the row.
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.current_parameters = parameters
+
+    def get_current_parameters(self, isolate_multiinsert_groups: bool = True) -> dict[str, Any]:
+        return self.current_parameters
 
 
 def _is_plain(value: Any) -> bool:
@@ -183,6 +204,14 @@ class Inserting:
                 return False
         return True
 
+    def typed(self, expression: Any, type_: Any) -> Any:
+        """Return an expression as one of a column's type, where the database wants to know that.
+
+        SQLite does not: to it, every text is a number if CAST says DATETIME.
+        """
+        make = sa.type_coerce if self.execution.connection.dialect.name == "sqlite" else sa.cast
+        return make(expression, type_)
+
     def rows(self) -> Iterator[Row]:
         """Return the proposed rows of an INSERT with values."""
         names = {column.key for column in self.table.columns}
@@ -190,13 +219,14 @@ class Inserting:
         if self.statement._multi_values:
             rows = [row for several in self.statement._multi_values for row in several]
             for number, row in enumerate(rows):
-                yield Row(self, self._named(row), self.execution.sets[0], f"_m{number}")
+                yield Row(self, self.named(row), self.execution.sets[0], f"_m{number}")
             return
         for parameters in self.execution.sets:
             given = {name: value for name, value in parameters.items() if name in names and name not in values}
             yield Row(self, {**given, **values}, parameters)
 
-    def _named(self, row: Any) -> dict[str, Any]:
+    def named(self, row: Any) -> dict[str, Any]:
+        """Return a row of several VALUES by the keys of its columns."""
         return _by_key(row) if hasattr(row, "items") else dict(zip(self.table.c.keys(), row, strict=False))
 
     @property

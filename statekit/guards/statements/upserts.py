@@ -31,6 +31,7 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
     Raises:
         IllegalTransition: a row that exists must not make the move, or a new one must not start where it does.
     """
+    insert = _with_defaults(insert, conflicts)
     execution = insert.execution
     upsert = _Upsert(insert, conflicts)
     if execution.connection.dialect.name == "sqlite":
@@ -43,7 +44,7 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
     with execution.savepoint(insert.table, bool(late)) as opened:
         result = execution.run(execution.parameters)
         if late:
-            upsert.judge_late(account, result, late)
+            insert.judge_late(account, result, late)
             if account.is_refused:
                 if opened is not None:
                     opened.rollback()
@@ -55,6 +56,43 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
             again.refuse(hint=f"{RACE} Roll this one back.")
     account.publish()
     return result
+
+
+def _with_defaults(insert: inserts.Inserting, conflicts: list[Conflict]) -> inserts.Inserting:
+    """Call the functions that give the states of new rows, where what becomes of existing ones depends on that.
+
+    SQLAlchemy calls them while it executes the INSERT; what they give here is handed to it.
+    """
+    mentioned = {key for conflict in conflicts for key in conflict.mentioned()}
+    late = [guard.column.key for guard in insert.guards if guard.column.key in mentioned]
+    if not late or insert.is_from_select:
+        return insert
+    given = []
+    for row in insert.rows():
+        states = {guard.column.key: row.state(guard) for guard in insert.guards}
+        try:
+            given.append({key: row.call_default(key) for key in late if states[key] is inserts.LATE})
+        except AttributeError:  # the function wants to know more of the execution than there is yet
+            return insert
+    if not any(given):
+        return insert
+    execution, statement = insert.execution, insert.statement
+    if not statement._multi_values:
+        sets = [{**each, **more} for each, more in zip(execution.sets, given, strict=True)]
+        return inserts.Inserting(execution.with_parameters(sets))
+    rows = [insert.named(row) for several in statement._multi_values for row in several]
+    statement = statement._clone()
+    columns = insert.table.c
+    statement._multi_values = (
+        [
+            {
+                **{columns[key]: value for key, value in row.items()},
+                **{columns[key]: value for key, value in more.items()},
+            }
+            for row, more in zip(rows, given, strict=True)
+        ],
+    )
+    return inserts.Inserting(execution.of(statement))
 
 
 def _set_by_set(execution: Execution, table: Any, account: Account, conflicts: list[Conflict]) -> CursorResult[Any]:
@@ -73,7 +111,7 @@ def _set_by_set(execution: Execution, table: Any, account: Account, conflicts: l
             if not upsert.refuses_a_new_row:
                 result = one.run(one.parameters)
                 total = -1 if total < 0 or _met(result) < 0 else total + _met(result)
-                upsert.judge_late(account, result, late)
+                insert.judge_late(account, result, late)
         if account.is_refused:
             if opened is not None:
                 opened.rollback()
@@ -106,10 +144,6 @@ class _Place:
     primary_key: list[Any]
 
 
-Late = dict[int, list[Any] | None]
-"""The numbers of rows whose state only the INSERT shows: with the states that they have, or None for new ones."""
-
-
 class _Upsert:
     """Judges the proposed rows of one upsert.
 
@@ -132,7 +166,7 @@ class _Upsert:
         if self._insert.statement._returning or self._insert.is_from_select:
             return False
         rows = list(self._insert.rows())
-        if self._insert.statement._multi_values and self._execution.parameters:
+        if self._insert.statement._multi_values and any(self._execution.parameters):
             return False  # their names say which of the rows they are for
         if len(rows) < 2 or self._plain_keys(rows) is not None:
             return False
@@ -148,39 +182,18 @@ class _Upsert:
                     return True
         return False
 
-    def judge(self, account: Account) -> Late:
+    def judge(self, account: Account) -> set[int]:
         """Judge all rows.
 
         Returns:
-            The rows whose state only the INSERT shows.
+            The numbers of the new rows whose state only the INSERT shows.
         """
         if self._insert.is_from_select:
             proposed = {} if inserts.writes_within(self._insert.statement.select) else self._insert.selected()
-            return self._judge_select(account, proposed) if proposed else {}
+            return self._judge_select(account, proposed) if proposed else set()
         rows = list(self._insert.rows())
         keys = self._plain_keys(rows)
         return self._judge_by_key(account, rows, keys) if keys is not None else self._judge_one_by_one(account, rows)
-
-    def judge_late(self, account: Account, result: CursorResult[Any], late: Late) -> None:
-        """Judge the states that functions have given."""
-        self._insert.judge_late(account, result, {number for number, sources in late.items() if sources is None})
-        rows = list(self._insert.rows()) if any(late.values()) else []
-        for number, sources in late.items():
-            if sources is None:
-                continue
-            pairs = [
-                (source, self._insert.executed(result, number, guard))
-                if rows[number].state(guard) is inserts.LATE and self._sets_to_proposed(guard)
-                else None
-                for guard, source in zip(self._insert.guards, sources, strict=True)
-            ]
-            account.add(pairs, identity=rows[number].identity())
-
-    def _sets_to_proposed(self, guard: Guard) -> bool:
-        return any(
-            guard.column.key in each.updates and sets_to_proposed(each.updates[guard.column.key], guard)
-            for each in self._conflicts
-        )
 
     # -- all rows with one reading
 
@@ -207,7 +220,7 @@ class _Upsert:
         value = conflict.updates.get(guard.column.key)
         return value is None or is_known(value, guard) or sets_to_proposed(value, guard)
 
-    def _judge_by_key(self, account: Account, rows: list[inserts.Row], keys: list[tuple[Any, ...]]) -> Late:
+    def _judge_by_key(self, account: Account, rows: list[inserts.Row], keys: list[tuple[Any, ...]]) -> set[int]:
         (conflict,) = self._conflicts
         columns = conflict.keys[0].columns
         there: list[dict[Any, Any]] = [
@@ -219,13 +232,13 @@ class _Upsert:
             )
             for guard in self._insert.guards
         ]
-        late: Late = {}
+        late = set()
         for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
             states = [row.state(guard) for guard in self._insert.guards]
             if key not in there[0]:
                 self._insert.add(account, states, identity=row.identity())
                 if inserts.LATE in states:
-                    late[number] = None
+                    late.add(number)
                 if None not in key:
                     for known, state in zip(there, states, strict=True):
                         known[key] = state
@@ -234,10 +247,6 @@ class _Upsert:
                     self._pair(conflict, guard, row, known[key], state)
                     for guard, known, state in zip(self._insert.guards, there, states, strict=True)
                 ]
-                if inserts.LATE in states and any(map(self._sets_to_proposed, self._insert.guards)):
-                    late[number] = [known[key] for known in there]
-                    if not any(pairs):
-                        continue
                 if account.add(pairs, identity=key if columns == self._insert.primary_key else None):
                     for known, pair in zip(there, pairs, strict=True):
                         known[key] = known[key] if pair is None else pair[1]
@@ -254,15 +263,15 @@ class _Upsert:
 
     # -- row by row, with the database's own eyes
 
-    def _judge_one_by_one(self, account: Account, rows: list[inserts.Row]) -> Late:
-        late: Late = {}
+    def _judge_one_by_one(self, account: Account, rows: list[inserts.Row]) -> set[int]:
+        late = set()
         for number, row in enumerate(rows):
             if self._judge_existing(account, row):
                 continue
             states = [row.state(guard) for guard in self._insert.guards]
             self.refuses_a_new_row |= not self._insert.add(account, states, identity=row.identity())
             if inserts.LATE in states:
-                late[number] = None
+                late.add(number)
         return late
 
     def _judge_existing(self, account: Account, row: inserts.Row) -> bool:
@@ -323,10 +332,14 @@ class _Upsert:
 
     # -- what a SELECT gives, all at once
 
-    def _judge_select(self, account: Account, proposed: dict[str, Any]) -> Late:
+    def _judge_select(self, account: Account, proposed: dict[str, Any]) -> set[int]:
         defaults = inserts.Row(self._insert, {}, {})
         columns = [
-            (proposed[column.key] if column.key in proposed else defaults.expression(column)).label(column.name)
+            (
+                self._insert.typed(proposed[column.key], column.type)
+                if column.key in proposed
+                else defaults.expression(column)
+            ).label(column.name)
             for column in self._table.columns
         ]
         source = next(iter(proposed.values())).table
@@ -336,13 +349,15 @@ class _Upsert:
             match = conflict.matches(excluded, lambda column: column.key in proposed or defaults.is_given(column))
             if match is None:
                 continue
+            late = {guard.column.key for guard in self._insert.guards if defaults.state(guard) is inserts.LATE}
+            late -= proposed.keys()
             exists.append(sa.exists(sa.select(1).select_from(self._table).where(match).correlate(excluded)))
-            if not conflict.does_nothing:
+            if not conflict.does_nothing and not late & conflict.mentioned():
                 asked, guards = self._columns(conflict, excluded)
                 self._count(account, self._existing(asked, excluded, match), guards)
         is_new = sa.and_(sa.true(), *(~each for each in exists))
         given = {column.key: excluded.c[column.name] for column in self._table.columns if column.key in proposed}
-        return dict.fromkeys(self._insert.judge_select(account, given, is_new))
+        return self._insert.judge_select(account, given, is_new)
 
     def _count(self, account: Account, query: Any, guards: list[Guard]) -> None:
         inner = query.subquery("statekit_rows")
