@@ -296,7 +296,8 @@ def as_element(value: Any, type_: Any) -> Any:
     if hasattr(value, "__clause_element__"):
         value = value.__clause_element__()
     if not isinstance(value, ClauseElement):
-        return sa.literal(value, type_)
+        # A name of ours: a parameter of the user's may be called "param_1".
+        return sa.bindparam("statekit", value, type_=type_, unique=True)
     if isinstance(value, BindParameter) and value.type._isnull:
         return value._with_binary_element_type(type_)
     return value

@@ -361,9 +361,6 @@ class Step:
 VALUES = ["bound", "bound", "parameter", "literal", "case", "case_state", "upper", "lower", "coalesce"]
 VALUES += ["subquery", "correlated", "itself", "other", "null"]
 WHERES = ["ids", "ids", "all", "grp", "state", "both", "exists", "in_select", "all", "text", "or", "not_state"]
-NOT_YET = {"B15", "B16", "B17"}
-"""Differences that this law has found and that are not mended yet: it leaves out what leads to them."""
-
 PATHS: dict[str, Callable[[Machine, Step], Plan]] = {}
 
 numbers = st.integers(0, 11)
@@ -1116,10 +1113,10 @@ def flush(machine: Machine, step: Step) -> Plan:
 # --- INSERT -----------------------------------------------------------------------------------------------------------
 
 
-def proposed(machine: Machine, step: Step, number: int, key: int, *, omit: bool = True) -> Row:
+def proposed(machine: Machine, step: Step, number: int, key: int) -> Row:
     """Return what an INSERT says of a new row."""
     row: Row = {"id": key, "code": key + 100, "grp": key % 3 + 1, "note": f"n{machine.number}.{number}"}
-    if not omit or step.extra % 6 != 5:
+    if step.extra % 6 != 5:
         row["status"] = machine.v.pick("status", step.targets[number % 5])
     if step.second and "delivery" in machine.v.columns and ("status" in row or not is_late(machine)):
         # What a function gives is seen when all else was found right: such an INSERT may name one column only.
@@ -1229,7 +1226,7 @@ def insert_values(machine: Machine, step: Step) -> Plan:
 
 
 def selected(
-    machine: Machine, step: Step, numbers: Iterable[int], *, omit: bool = True
+    machine: Machine, step: Step, numbers: Iterable[int], *, leaves_out: bool = True
 ) -> tuple[list[str], Any, list[Row]]:
     """Return a SELECT that gives rows, one for each hint, with these ids."""
     v = machine.v
@@ -1242,7 +1239,7 @@ def selected(
     )
     names = ["id", "code", "grp", "note"]
     columns: list[Any] = [key, key + 100, hint.grp, sa.literal(f"n{machine.number}")]
-    if not omit or step.extra % 6 != 5:
+    if not leaves_out or step.extra % 6 != 5:
         names.append("status")
         columns.append(hint.target)
     rows = []
@@ -1366,14 +1363,10 @@ def upsert(machine: Machine, step: Step) -> Plan:
     returning = shape == "values" and step.extra % 5 == 0
     # Of one VALUES, PostgreSQL takes each key once only. Where rows come back, they are not written one by one, so that
     # statekit cannot see what the second of a key would find: that is not in this law.
-    # B17: of a class, SQLAlchemy compiles the VALUES in another way.
-    is_class = "B17" in NOT_YET and entity is machine.v.model
-    once = shape == "values" and (machine.is_postgresql or returning or is_class)
+    once = shape == "values" and (machine.is_postgresql or returning)
     keys = list(dict.fromkeys(step.rows)) if once else step.rows
     keys = keys[:1] if shape == "one" else keys
-    # B16: what a function gives stands in an expression.
-    omit = "B16" not in NOT_YET or not is_late(machine)
-    new = [proposed(machine, step, number, key, omit=omit) for number, key in enumerate(keys)]
+    new = [proposed(machine, step, number, key) for number, key in enumerate(keys)]
     make: Any = postgresql.insert if machine.is_postgresql else sqlite.insert
     statement, updates, touches = on_conflict(machine, step, make(entity), m)
     rows = [completed(machine, row) for row in new]
@@ -1404,9 +1397,9 @@ def upsert(machine: Machine, step: Step) -> Plan:
 def upsert_select(machine: Machine, step: Step) -> Plan:
     entity, m = machine.entity(step)
     make: Any = postgresql.insert if machine.is_postgresql else sqlite.insert
-    # B15: a function gives the state of rows that a SELECT proposes.
-    omit = "B15" not in NOT_YET or not is_late(machine)
-    names, select, rows = selected(machine, step, machine.ids(step), omit=omit)
+    # Rows that are there get no verdict where a function gives the state that a SELECT proposes: not in this law.
+    leaves_out = not is_late(machine) or step.value in ("null", "other")
+    names, select, rows = selected(machine, step, machine.ids(step), leaves_out=leaves_out)
     statement, updates, touches = on_conflict(machine, step, make(entity).from_select(names, select), m)
     tally = machine.reference.upsert(rows, updates, touches)
 

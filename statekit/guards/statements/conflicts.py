@@ -78,24 +78,22 @@ class Conflict:
         keys = _unique_keys(self._table, self._connection.dialect.name)
         if elements is not None:
             found = [column for each in elements for column in self._target(each)]
-            if all(column is not None for column in found):
-                return [Key(None, found, self._clause.inferred_target_whereclause)]
-            return keys  # text that is no name of a column: any of them may be meant
+            return [Key(None, found, self._clause.inferred_target_whereclause)]
         named = getattr(self._clause, "constraint_target", None)
         if named is None:
             return keys
         return [key for key in keys if key.name == named] or self._keys_in_the_database(named)
 
     def _target(self, element: Any) -> list[Any]:
-        """Return the columns that a part of the conflict target stands for; None for text that says more than names."""
+        """Return the columns or the expression that a part of the conflict target stands for."""
         by_name = {column.name: column for column in self._table.columns}
         if isinstance(element, str):
-            return [self._table.c[element]] if element in self._table.c else [by_name.get(element)]
+            return [self._table.c[element]] if element in self._table.c else [by_name.get(element, sa.text(element))]
         if isinstance(element, TextClause):
             names = [name.strip().strip('"') for name in element.text.split(",")]
-            return [by_name.get(name) for name in names]
+            return [by_name[name] for name in names] if all(name in by_name for name in names) else [element]
         if isinstance(element, ColumnClause) and not isinstance(element, sa.Column):
-            return [by_name.get(element.name)]
+            return [by_name.get(element.name, element)]
         return [element]
 
     def _keys_in_the_database(self, name: str) -> list[Key]:
@@ -111,30 +109,42 @@ class Conflict:
                 return [Key(name, [by_name[column] for column in columns])]
         return []
 
-    def matches(self, excluded: Any, is_given: Callable[[Any], bool]) -> Any:
+    def matches(self, excluded: Any, is_given: Callable[[Any], bool], *, several: bool = False) -> Any:
         """Return the condition for a row of the table to be the one that a proposed row conflicts with; None for never.
 
         Args:
             excluded: the proposed rows, as a subquery.
             is_given: returns whether the statement gives a column a value; what it leaves out conflicts with nothing.
+            several: whether there may be several proposed rows: then a key that is text cannot be compared.
         """
         matches = [
             self._match(key, excluded)
             for key in self.keys
-            if all(is_given(column) for each in key.columns for column in columns_of(each))
+            if not (several and any(isinstance(each, TextClause) for each in key.columns))
+            and all(is_given(column) for each in key.columns for column in columns_of(each))
         ]
         return sa.or_(*matches) if matches else None
 
     def _match(self, key: Key, excluded: Any) -> Any:
-        match = sa.and_(*(each == self._proposed(each, excluded) for each in key.columns))
+        match = sa.and_(sa.true(), *(self._equal(each, excluded) for each in key.columns))
         if key.where is None:
             return match
-        row = list(self._table.primary_key)
-        if not row or not any(isinstance(each, TextClause) for each in visitors.iterate(key.where)):
+        if not any(isinstance(each, TextClause) for each in visitors.iterate(key.where)):
             return sa.and_(match, key.where, self._proposed(key.where, excluded))
-        # As text it may have names that "excluded" has as well.
-        within = sa.select(*row).select_from(self._table).where(key.where).correlate(None)
-        return sa.and_(match, (sa.tuple_(*row) if len(row) > 1 else row[0]).in_(within))
+        return sa.and_(match, self._is_where(key.where))
+
+    def _equal(self, element: Any, excluded: Any) -> Any:
+        if not isinstance(element, TextClause):
+            return element == self._proposed(element, excluded)
+        value: Any = sa.literal_column(f"({element.text})")
+        proposed = sa.select(value).select_from(excluded).correlate(None).scalar_subquery()
+        return self._is_where(value == proposed)
+
+    def _is_where(self, condition: Any) -> Any:
+        """Return whether a condition holds for a row of the table; as text it may have names of "excluded" as well."""
+        row = list(self._table.primary_key)
+        within = sa.select(*row).select_from(self._table).where(condition).correlate(None)
+        return (sa.tuple_(*row) if len(row) > 1 else row[0]).in_(within) if row else condition
 
     def _proposed(self, element: Any, excluded: Any) -> Any:
         names = set(self._table.c.keys())

@@ -130,9 +130,11 @@ class CompiledUpdate:
         named = self._compiled.construct_params(
             dict(parameters), extracted_parameters=self._extracted, escape_names=False, _check=False
         )
-        # By name as well: a type with a bind_expression() has put a copy in the place of the parameter.
-        values = dict(named)
-        values |= {bind.key: named[name] for bind, name in self._compiled.bind_names.items() if name in named}
+        values = {bind.key: named[name] for bind, name in self._compiled.bind_names.items() if name in named}
+        for setting in self.plan.settings if self.plan is not None else ():
+            if isinstance(setting.value, BindParameter) and setting.value.key not in values:
+                # A type with a bind_expression() has put a copy in the place of the parameter.
+                values[setting.value.key] = named.get(setting.column.key)
         self._set_scalar_onupdate(values)
         return values
 

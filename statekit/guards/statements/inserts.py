@@ -164,7 +164,7 @@ UNKNOWN = object()
 def _text_of(server_default: Any) -> Any:
     """Return a server default as an SQL expression, None where there is none that SQLAlchemy knows."""
     argument = getattr(server_default, "arg", None)
-    return sa.literal(argument) if isinstance(argument, str) else argument
+    return sa.bindparam("statekit", argument, unique=True) if isinstance(argument, str) else argument
 
 
 class Inserting:

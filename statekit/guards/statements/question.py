@@ -130,7 +130,7 @@ class Question:
         ]
 
     def _grouped(self, hold: bool, limit: bool) -> Any:
-        rows = self._rows.limit(HELD + 1) if limit else self._rows
+        rows = self._rows.limit(sa.literal_column(str(HELD + 1))) if limit else self._rows
         if hold:
             rows = rows.with_for_update(key_share=True, of=self.table)
         inner = self._each_row_once(rows)
@@ -182,7 +182,9 @@ class Question:
         is_one = sa.or_(
             *(sa.and_(*(_is(inner.c[name], value) for name, value in group.where.items())) for group in groups)
         )
-        query = sa.select(inner).where(is_one).order_by(*keys).limit(limit)
+        query = sa.select(inner).where(is_one).order_by(*keys)
+        if limit is not None:
+            query = query.limit(sa.literal_column(str(limit)))
         for row in execution.ask(query, values).mappings():
             yield tuple(row[key.name] for key in keys), self.pairs(row, values)
 
@@ -204,7 +206,7 @@ def _conjuncts(criterion: Any) -> list[Any]:
 def _is(column: Any, value: Any) -> Any:
     if value is None:
         return column.is_(None)
-    return column == BindParameter(None, value, type_=column.type, unique=True)
+    return column == BindParameter("statekit", value, type_=column.type, unique=True)
 
 
 def question_of(compiled: CompiledUpdate) -> Question:

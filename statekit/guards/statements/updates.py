@@ -7,7 +7,7 @@ sets that find their rows by primary key is judged by one reading of all those r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ def write(execution: Execution) -> CursorResult[Any]:
     plan = compiled.plan
     if plan is None or compiled.writes_within:
         return execution.run(execution.parameters)
-    keys = _keys(plan) if len(execution.parameters) > 1 else None
+    keys = _keys(plan, execution.parameters[0]) if len(execution.parameters) > 1 else None
     if len(execution.parameters) < 2:
         result, account = _One(execution, compiled, plan, execution.parameters).write()
     elif keys is not None:
@@ -392,9 +392,12 @@ def _account(plan: Plan) -> Account:
     return Account([setting.guard for setting in plan.settings], tuple(column.key for column in keys))
 
 
-def _keys(plan: Plan) -> list[BindParameter[Any]] | None:
-    """Return the parameters by which an UPDATE finds its row, or None if it does so in another way."""
+def _keys(plan: Plan, parameters: Iterable[str]) -> list[BindParameter[Any]] | None:
+    """Return the parameters by which an UPDATE finds its row; None if it does so in another way, or changes a key."""
     primary_key = primary_key_of(plan.statement.table, plan.settings[0].guard)
+    changed = {key if isinstance(key, str) else key.key for key in dict(plan.statement._values or {})}
+    if (changed | set(parameters)) & {column.key for column in primary_key}:
+        return None
     criteria = [c for c in plan.statement._where_criteria if not isinstance(c, Fence)]
     parts = [part for each in criteria for part in getattr(each, "clauses", (each,))]
     found = {}

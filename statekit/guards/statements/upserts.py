@@ -313,7 +313,7 @@ class _Upsert:
         dialect = self._execution.connection.dialect.name
         guards = [guard for guard in self._insert.guards if guard.column.key in conflict.updates]
         where = sa.true() if conflict.where is None else in_a_question(conflict.where, excluded)
-        columns = [sa.case((where, 1), else_=0).label("statekit_updates")]
+        columns = [sa.case((where, sa.literal_column("1")), else_=sa.literal_column("0")).label("statekit_updates")]
         for number, guard in enumerate(guards):
             column = self._table.c[guard.column.key]
             value = in_a_question(conflict.updates[column.key], excluded)
@@ -346,7 +346,9 @@ class _Upsert:
         excluded = sa.select(*columns).select_from(source).subquery("excluded")
         exists = []
         for conflict in self._conflicts:
-            match = conflict.matches(excluded, lambda column: column.key in proposed or defaults.is_given(column))
+            match = conflict.matches(
+                excluded, lambda column: column.key in proposed or defaults.is_given(column), several=True
+            )
             if match is None:
                 continue
             late = {guard.column.key for guard in self._insert.guards if defaults.state(guard) is inserts.LATE}
