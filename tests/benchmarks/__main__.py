@@ -28,7 +28,6 @@ FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     "modes": ("Guarded flush of 2,000 rows, legal moves, in each mode", flushes.modes, 9, TWO),
     "single": (f"Flush of one object, median of {flushes.SINGLES}", flushes.single, 15, TWO),
     "insert": ("Flush of 2,000 new objects", flushes.insert, 9, TWO),
-    "machine": ("Assignment and flush of 2,000 rows; pytransitions beside it", flushes.machine, 5, TWO),
     "big": ("100 states and 400 moves: flush of 2,000 rows, and of one", flushes.big, 7, (*TWO, "psycopg2")),
     "bulk": ("update() of 200,000 rows, of which a quarter must not move", statements.bulk, 7, TWO),
     "small": ("Statements of one row and of a hundred, legal moves", statements.small, 9, TWO),

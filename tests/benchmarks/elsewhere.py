@@ -22,12 +22,17 @@ JOBS = {
 
 
 class Worker:
-    """A process of ``tests.benchmarks.worker``."""
+    """A process that measures what it is asked for, line by line.
 
-    def __init__(self, which: str) -> None:
+    Args:
+        arguments: for it.
+        module: which it runs.
+    """
+
+    def __init__(self, *arguments: str, module: str = "tests.benchmarks.worker") -> None:
         # With a seed of its own each process would lay out its dictionaries in another way.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.worker", which],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

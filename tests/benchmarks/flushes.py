@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from tests.benchmarks.backends import Backend, Backends
-from tests.benchmarks.measure import Variant, in_turn, note, show, show_time, timed
+from tests.benchmarks.measure import Variant, in_turn, note, show, timed
 from tests.benchmarks.models import GOAL, ROWS, START, Models, Status
 
 SINGLES = 40
@@ -204,61 +204,3 @@ def compilation(backends: Backends, rounds: int, names: tuple[str, ...]) -> None
         }
         samples = in_turn(variants, rounds)
         show(backend.name, samples, remarks={name: f"{len(text):,} characters" for name, text in texts.items()})
-
-
-def machine(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
-    """A pytransitions machine on each object: the verdict falls at the assignment, so that this is measured as well."""
-    from transitions import Machine
-
-    from statekit import TransitionTable
-
-    table = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLETED")
-    triggers = [{"trigger": f"to_{target}", "source": source, "dest": target} for source, target in table.pairs]
-
-    def measured(backend: Backend, model: Any, how: str, attached: list[float]) -> Variant:
-        def attach(each: Any) -> None:
-            # A machine each: one for all would look each new object up in the list of those it has.
-            Machine(
-                each,
-                states=[state for state in table.states if state is not None],
-                transitions=triggers,
-                initial=each.status,
-                auto_transitions=False,
-                model_attribute="status",
-            )
-
-        def work(session: Session) -> float:
-            objects = session.scalars(sa.select(model)).all()
-
-            def attach_all() -> None:
-                for each in objects:
-                    attach(each)
-
-            if how == "machine":
-                attached.append(timed(attach_all))
-
-            def move() -> None:
-                if how == "machine":
-                    for each in objects:
-                        each.to_PROMOTED()
-                else:
-                    for each in objects:
-                        each.status = GOAL
-                session.flush()
-
-            seconds = timed(move)
-            assert session.scalar(sa.select(sa.func.count()).select_from(model).where(model.status == GOAL)) == ROWS
-            session.rollback()
-            return seconds
-
-        return lambda: backend.call(work)
-
-    for backend, models in on_each(backends, names):
-        attached: list[float] = []
-        variants = {
-            "bare": measured(backend, models.bare, "", attached),
-            "guarded": measured(backend, models.guarded, "", attached),
-            "pytransitions (no race seen)": measured(backend, models.twin, "machine", attached),
-        }
-        _race(backend, variants, rounds, "bare")
-        note(f"making the {ROWS:,} machines is not in it: {show_time(statistics.median(attached))}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -200,20 +199,6 @@ def present() -> dict[str, str]:
 FLUSH, ATTACH_AND_FLUSH = "flush", "attach-and-flush"
 
 
-class PeerWorker(Worker):
-    """A process in which one peer flushes, a table of its own, when it is asked to."""
-
-    def __init__(self, peer: str, table: str, url: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, "flush", peer, table, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONHASHSEED": "0"},
-        )
-
-
 def flushes(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
     """All rows moved and flushed, by everybody; processes are made anew several times."""
     processes = {"bare": "bare", "bare, a twin": "bare"} | {label: peer for peer, label in present().items()}
@@ -234,7 +219,10 @@ def _flushes(backend: Backend, rounds: int, processes: Mapping[str, str]) -> Non
     samples: defaultdict[str, list[float]] = defaultdict(list)
     generations = max(1, rounds // ROUNDS_EACH)
     for _ in range(generations):
-        workers = {label: PeerWorker(peer, f"peer_{at}", url) for at, (label, peer) in enumerate(processes.items())}
+        workers = {
+            label: Worker("flush", peer, f"peer_{at}", url, module=MODULE)
+            for at, (label, peer) in enumerate(processes.items())
+        }
         variants: dict[str, Variant] = {}
         for label, worker in workers.items():
             peer = processes[label]

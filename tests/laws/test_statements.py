@@ -763,8 +763,8 @@ class Machine:
         stale = set() if plan.synced or is_refused else set(plan.tally.written)
         for obj in self.held[step.who]:
             state = sa.inspect(obj)
-            if not state.persistent or state.identity[0] in stale:
-                continue
+            if not state.persistent or state.identity[0] in stale or state.identity[0] not in self.reference.rows:
+                continue  # one of a row that was inserted and loaded in a transaction which is undone is still there
             row = self._stored(self.reference.rows[state.identity[0]])
             shown = {column: getattr(obj, column) for column in ("status", "delivery", "note")}
             assert shown == {column: row[column] for column in shown}, f"object {state.identity}: {shown}, not {row}"

@@ -6,7 +6,8 @@ import enum
 from collections import Counter
 from typing import assert_type
 
-from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy import Column, Engine, Integer, MetaData, String, Table
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import statekit
@@ -79,3 +80,8 @@ async def use_async(session: Session) -> None:
     async with statekit.operation("Promotion") as op:
         session.flush()
     assert_type(op.name, str)
+
+
+def use_engines(engine: Engine, async_engine: AsyncEngine) -> None:
+    statekit.warn_about_text(engine)
+    statekit.warn_about_text(async_engine)

@@ -309,6 +309,16 @@ class Inserting:
             "text, with text(…).columns(id=Integer, status=String)."
         )
 
+    def with_columns(self, values: dict[str, Any]) -> Any:
+        """Return an INSERT … SELECT that fills more columns, each with one value for all rows."""
+        statement = self.statement._clone()
+        selected = list(self.selected().values())
+        more = [as_element(value, self.table.c[key].type) for key, value in values.items()]
+        # SQLite takes ON CONFLICT for a join's ON where there is no WHERE.
+        statement.select = sa.select(*selected, *more).where(sa.true())
+        statement._select_names = [*self.statement._select_names, *values]
+        return statement
+
     def judge_select(self, account: Account, proposed: dict[str, Any], is_new: Any) -> set[int]:
         """Judge the new rows that a SELECT gives, counted by the states that they start in.
 

@@ -91,7 +91,7 @@ def _wrap(plugin: Any) -> None:
         conn: Connection,
     ) -> Any:
         mapper: Any = getattr(statement._propagate_attrs.get("plugin_subject"), "mapper", None)
-        several = _comes_as_several(mapper, params)
+        several = _comes_as_several(mapper, statement, params)
         try:
             with _noting() as left_out, as_a_whole(conn, mapper.local_table) if several else nullcontext():
                 result = inner(session, statement, params, execution_options, bind_arguments, conn)
@@ -110,13 +110,15 @@ def _wrap(plugin: Any) -> None:
     plugin.orm_execute_statement = classmethod(execute)
 
 
-def _comes_as_several(mapper: Any, params: Any) -> bool:
+def _comes_as_several(mapper: Any, statement: Any, params: Any) -> bool:
     """Return whether SQLAlchemy executes more than one statement for some sets of parameters of a guarded class."""
     if mapper is None or not isinstance(params, list) or len(params) < 2 or not watches(mapper.class_):
         return False
+    if len(mapper.tables) > 1 or mapper.version_id_col is not None or statement._values:
+        return True
     # A new row's None is left to the column's default.
     keys = {frozenset(key for key, value in each.items() if value is not None) for each in params}
-    return len(keys) > 1 or len(mapper.tables) > 1
+    return len(keys) > 1
 
 
 def _put_right(session: Session, mapper: Mapper[Any], left_out: LeftOut) -> None:

@@ -184,7 +184,8 @@ class Question:
         )
         query = sa.select(inner).where(is_one).order_by(*keys)
         if limit is not None:
-            query = query.limit(sa.literal_column(str(limit)))
+            # With names, a parameter of the user's might be called the same, "param_1".
+            query = query.limit(sa.literal_column(str(limit))).offset(sa.literal_column("0"))
         for row in execution.ask(query, values).mappings():
             yield tuple(row[key.name] for key in keys), self.pairs(row, values)
 

@@ -65,10 +65,12 @@ def _with_defaults(insert: inserts.Inserting, conflicts: list[Conflict]) -> inse
     """
     mentioned = {key for conflict in conflicts for key in conflict.mentioned()}
     late = [guard.column.key for guard in insert.guards if guard.column.key in mentioned]
-    if not late or insert.is_from_select:
+    if insert.is_from_select:
+        late = [key for key in late if key not in insert.selected()] if late else []
+    if not late:
         return insert
     given = []
-    for row in insert.rows():
+    for row in [inserts.Row(insert, {}, {})] if insert.is_from_select else insert.rows():
         states = {guard.column.key: row.state(guard) for guard in insert.guards}
         try:
             given.append({key: row.call_default(key) for key in late if states[key] is inserts.LATE})
@@ -77,6 +79,8 @@ def _with_defaults(insert: inserts.Inserting, conflicts: list[Conflict]) -> inse
     if not any(given):
         return insert
     execution, statement = insert.execution, insert.statement
+    if insert.is_from_select:
+        return inserts.Inserting(execution.of(insert.with_columns(given[0])))
     if not statement._multi_values:
         sets = [{**each, **more} for each, more in zip(execution.sets, given, strict=True)]
         return inserts.Inserting(execution.with_parameters(sets))
