@@ -1225,9 +1225,7 @@ def insert_values(machine: Machine, step: Step) -> Plan:
     return Plan(tally, act)
 
 
-def selected(
-    machine: Machine, step: Step, numbers: Iterable[int], *, leaves_out: bool = True
-) -> tuple[list[str], Any, list[Row]]:
+def selected(machine: Machine, step: Step, numbers: Iterable[int]) -> tuple[list[str], Any, list[Row]]:
     """Return a SELECT that gives rows, one for each hint, with these ids."""
     v = machine.v
     hint = v.hint.__table__.c
@@ -1239,7 +1237,7 @@ def selected(
     )
     names = ["id", "code", "grp", "note"]
     columns: list[Any] = [key, key + 100, hint.grp, sa.literal(f"n{machine.number}")]
-    if not leaves_out or step.extra % 6 != 5:
+    if step.extra % 6 != 5:
         names.append("status")
         columns.append(hint.target)
     rows = []
@@ -1397,9 +1395,7 @@ def upsert(machine: Machine, step: Step) -> Plan:
 def upsert_select(machine: Machine, step: Step) -> Plan:
     entity, m = machine.entity(step)
     make: Any = postgresql.insert if machine.is_postgresql else sqlite.insert
-    # Rows that are there get no verdict where a function gives the state that a SELECT proposes: not in this law.
-    leaves_out = not is_late(machine) or step.value in ("null", "other")
-    names, select, rows = selected(machine, step, machine.ids(step), leaves_out=leaves_out)
+    names, select, rows = selected(machine, step, machine.ids(step))
     statement, updates, touches = on_conflict(machine, step, make(entity).from_select(names, select), m)
     tally = machine.reference.upsert(rows, updates, touches)
 
