@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.lambdas import StatementLambdaElement
@@ -39,8 +40,11 @@ def install() -> None:
 
 def _wrap(construct: Any) -> None:
     inner = construct._execute_on_connection
+    is_plain = construct is not StatementLambdaElement
 
     def execute(statement: Any, connection: Connection, parameters: Sequence[Parameters], options: Any) -> Any:
+        if is_plain and _is_of_another_table(statement, connection):
+            return inner(statement, connection, parameters, options)
         if OURS in options or flush.writes(options):
             return inner(statement, connection, parameters, options)
         if not listeners.are_there(connection):
@@ -56,6 +60,18 @@ def _wrap(construct: Any) -> None:
 
     construct._execute_on_connection = execute
     _installed[construct] = inner
+
+
+def _is_of_another_table(statement: Any, connection: Connection) -> bool:
+    """Return whether a statement plainly has nothing to do with a guard, as most have: that must be fast."""
+    table = statement.table
+    return (
+        isinstance(table, Table)
+        and table.name not in _names
+        and not statement._annotations
+        and not connection._has_events
+        and not connection.engine._has_events
+    )
 
 
 def _write(
