@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,16 @@ _CHUNK = 500
 
 _ARRAYS = {sa.Integer, sa.BigInteger, sa.SmallInteger, sa.String, sa.Text, sa.Unicode, sa.VARCHAR, sa.Uuid, sa.UUID}
 """Types of which PostgreSQL's drivers take a whole list as one parameter. Not their subclasses: an Enum is a String."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPlace:
+    """A :class:`Place` that a statement names; of an upsert, the key is the one that conflicts."""
+
+    guard: Guard
+    table: Any
+    column: Any
+    primary_key: list[Any]
 
 
 def read(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -78,3 +80,18 @@ def stored(engine: sa.Engine, message: Any) -> list[Any]:
 def load(session: Session, message: Any) -> list[Any]:
     """Return all messages by id."""
     return list(session.scalars(sa.select(message).order_by(message.id)))
+
+
+@contextmanager
+def executed(engine: sa.Engine) -> Iterator[list[str]]:
+    """Collect the SQL that is executed."""
+    texts: list[str] = []
+
+    def note(conn: Any, cursor: Any, text: str, *args: Any) -> None:
+        texts.append(text)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield texts
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import enum
 import itertools
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,7 +18,7 @@ from sqlalchemy.orm import Session, aliased, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from statekit import IllegalTransition, StatekitError, TransitionTable, counts, guard, operation
-from tests.guards.inbox import new_base, unguarded
+from tests.guards.inbox import executed, new_base, unguarded
 from tests.guards.write_paths import upsert
 from tests.support.databases import Databases
 
@@ -100,21 +98,6 @@ def stored(engine: sa.Engine, letter: Any) -> dict[int, Any]:
     with engine.connect() as connection:
         query = sa.select(table.c.id, sa.type_coerce(column, sa.types.NullType())).order_by(table.c.id)
         return {row[0]: row[1] for row in connection.execute(query)}
-
-
-@contextmanager
-def executed(engine: sa.Engine) -> Iterator[list[str]]:
-    """Collect the SQL that is executed."""
-    texts: list[str] = []
-
-    def note(conn: Any, cursor: Any, text: str, *args: Any) -> None:
-        texts.append(text)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield texts
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------

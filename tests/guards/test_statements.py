@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, mapped_column
 
 from statekit import IllegalTransition, TransitionTable, counts, guard, operation
 from tests.guards import write_paths
-from tests.guards.inbox import TABLE, Status, fill, message_class, new_base, stored, unguarded
+from tests.guards.inbox import TABLE, Status, executed, fill, message_class, new_base, stored, unguarded
 from tests.guards.write_paths import BY_SET, IDS, PATHS, STATES, Make, Model, Path, model_of
 from tests.support.databases import Databases, on_postgresql, run
 
@@ -882,21 +882,6 @@ def message(engine: sa.Engine) -> Any:
     message = message_class()
     fill(engine, message, *STATES)
     return message
-
-
-@contextmanager
-def executed(engine: sa.Engine) -> Iterator[list[str]]:
-    """Collect the SQL that is executed."""
-    texts: list[str] = []
-
-    def note(conn: Any, cursor: Any, text: str, *args: Any) -> None:
-        texts.append(text)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield texts
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 class TestTheError:

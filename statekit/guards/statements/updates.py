@@ -1,7 +1,8 @@
 """An UPDATE of a guarded column: asked about, then written, and then looked at once more.
 
-Three ways lead through it. A statement with one set of parameters is asked about with its own WHERE. One with several
-sets that find their rows by primary key is judged by one reading of all those rows. Any other is executed set by set.
+Four ways lead through it. A statement with one set of parameters is asked about with its own WHERE. One with several
+sets that find their rows by primary key is judged by one reading of all those rows. Of any other, each set is asked
+about: if they match different rows, it is executed at once, else set by set.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.engine import Connection, CursorResult
@@ -229,12 +229,13 @@ class _One:
         """Return whether the number of rows that have moved says which moves those were."""
         if not all(is_known(setting.value, setting.guard) for setting in self._plan.settings):
             return False
-        ways = [
-            len(guard.sources.get(guard.states.text(self._values.get(setting.value.key)), ()))
+        if not account.wants_allowed:
+            return True
+        targets = [
+            (setting.guard, setting.guard.states.text(self._values.get(setting.value.key)))
             for setting in self._plan.settings
-            for guard in (setting.guard,)
         ]
-        return not account.wants_allowed or all(number <= 1 for number in ways)
+        return all(len(guard.sources.get(target, ())) <= 1 for guard, target in targets)
 
     def _run(self, account: Account, *, strict: bool = False) -> tuple[CursorResult[Any], int | None]:
         with _leeways(account.leeways(strict=strict)):
@@ -275,18 +276,10 @@ class _ByKey:
 
     def write(self) -> tuple[CursorResult[Any], Account]:
         """Judge all rows, and execute the statement if nothing is refused."""
-        execution = self._execution
         account = _account(self._plan)
         refused = self._judge(account)
-        if account.is_refused and not whole.is_collecting():
-            account.refuse()
-        orm.note(refused, execution.connection)
-        with _leeways(account.leeways()):
-            result = execution.run(execution.parameters)
-        met = _met(result, execution.connection, many=True)
-        if met is not None and met < account.written:
-            _warn_of_missing_rows(self._plan, account.written - met)
-        if refused and met is not None and execution.is_persistence:
+        result, met = _write_at_once(self._execution, self._plan, account, refused)
+        if refused and met is not None and self._execution.is_persistence:
             result.rowcount = met + len(refused)
         return result, account
 
@@ -313,16 +306,8 @@ class _ByKey:
 
     def _read(self, setting: Any) -> dict[tuple[Any, ...], str | None]:
         table = self._plan.statement.table
-        place = _Place(setting.guard, table, setting.column, primary_key_of(table, setting.guard))
+        place = current.ColumnPlace(setting.guard, table, setting.column, primary_key_of(table, setting.guard))
         return current.read(self._execution.connection, place, dict.fromkeys(self._keys), ask=self._execution.ask)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    guard: Guard
-    table: Any
-    column: Any
-    primary_key: list[Any]
 
 
 def _all_apart(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> tuple[CursorResult[Any], Account] | None:
@@ -340,6 +325,24 @@ def _all_apart(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> tu
             seen.add(key)
             if not account.add(pairs, identity=key):
                 refused.append(key)
+    result, _ = _write_at_once(execution, plan, account, refused)
+    return result, account
+
+
+def _write_at_once(
+    execution: Execution, plan: Plan, account: Account, refused: list[tuple[Any, ...]]
+) -> tuple[CursorResult[Any], int | None]:
+    """Execute an UPDATE for all sets of parameters, once all are judged.
+
+    Args:
+        execution: of the UPDATE.
+        plan: what it does.
+        account: the verdicts.
+        refused: the primary keys of rows that the fence will leave out.
+
+    Returns:
+        The result, and how many rows were met, if the driver says so.
+    """
     if account.is_refused and not whole.is_collecting():
         account.refuse()
     orm.note(refused, execution.connection)
@@ -348,7 +351,7 @@ def _all_apart(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> tu
     met = _met(result, execution.connection, many=True)
     if met is not None and met < account.written:
         _warn_of_missing_rows(plan, account.written - met)
-    return result, account
+    return result, met
 
 
 def _set_by_set(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> tuple[CursorResult[Any], Account]:

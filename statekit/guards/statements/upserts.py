@@ -7,7 +7,6 @@ NOTHING, and moved by DO UPDATE. So the rows that exist are read first, and held
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -88,13 +87,7 @@ def _with_defaults(insert: inserts.Inserting, conflicts: list[Conflict]) -> inse
     statement = statement._clone()
     columns = insert.table.c
     statement._multi_values = (
-        [
-            {
-                **{columns[key]: value for key, value in row.items()},
-                **{columns[key]: value for key, value in more.items()},
-            }
-            for row, more in zip(rows, given, strict=True)
-        ],
+        [{columns[key]: value for key, value in (row | more).items()} for row, more in zip(rows, given, strict=True)],
     )
     return inserts.Inserting(execution.of(statement))
 
@@ -138,14 +131,6 @@ def _parts(execution: Execution) -> Iterator[Execution]:
 
 def _met(result: CursorResult[Any]) -> int:
     return -1 if result.returns_rows else result.rowcount
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    guard: Guard
-    table: Any
-    column: Any
-    primary_key: list[Any]
 
 
 class _Upsert:
@@ -230,7 +215,7 @@ class _Upsert:
         there: list[dict[Any, Any]] = [
             current.read(
                 self._execution.connection,
-                _Place(guard, self._table, self._table.c[guard.column.key], columns),
+                current.ColumnPlace(guard, self._table, self._table.c[guard.column.key], columns),
                 dict.fromkeys(key for key in keys if None not in key),
                 ask=self._execution.ask,
             )
