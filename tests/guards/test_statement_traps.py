@@ -897,7 +897,7 @@ class TestMoreRowsThanAreHeld:
     @pytest.fixture(autouse=True)
     def _few_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("statekit.guards.statements.question.HELD", 2)
-        monkeypatch.setattr("statekit.guards.statements.updates.HELD", 2)
+        monkeypatch.setattr("statekit.guards.statements.one_update.HELD", 2)
 
     def many(self, engine: sa.Engine, states: str, mode: Any = "raise") -> Any:
         letter = letters(engine, mode=mode)

@@ -130,7 +130,7 @@ def test_threads(engine: sa.Engine, mode: Any) -> None:
 def test_threads_with_more_rows_than_are_held(engine: sa.Engine, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The statement itself shows whether something has changed, and is then done anew."""
     monkeypatch.setattr("statekit.guards.statements.question.HELD", 2)
-    monkeypatch.setattr("statekit.guards.statements.updates.HELD", 2)
+    monkeypatch.setattr("statekit.guards.statements.one_update.HELD", 2)
     assert question.HELD == 2
     race(engine, mode, [by_keys, by_state, by_an_expression])
 

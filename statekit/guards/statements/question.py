@@ -5,7 +5,7 @@ transaction ends, so that what was asked is still true when the UPDATE comes. Po
 SQLite the database's write lock, which the UPDATE needs anyway, is taken first.
 
 To hold 200,000 rows costs 19 % of the UPDATE, to count them 2 % (PostgreSQL 18). So rows are held up to :data:`HELD`;
-of more, the UPDATE itself shows whether something has changed in between, see :mod:`.updates`.
+of more, the UPDATE itself shows whether something has changed in between, see :mod:`.one_update`.
 """
 
 from __future__ import annotations
