@@ -19,13 +19,15 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.attributes import InstrumentedAttribute
 
 from statekit.errors import TableError
-from statekit.guards import compiled, fence, objects
+from statekit.guards import compiled, fence, objects, refused
 from statekit.guards.flush import judge_late_changes
 from statekit.guards.guard import Guard, all_guards, guard_of, register, unregister
 from statekit.guards.statements import hook
 from statekit.guards.steps import follow
 from statekit.observe.modes import OnIllegal, check_on_illegal
 from statekit.table import TransitionTable
+from statekit.trigger.metadata import create_with
+from statekit.trigger.spec import StateTrigger
 
 
 class Guarded:
@@ -88,6 +90,7 @@ def guard(
     *,
     on_illegal: OnIllegal = "raise",
     steps: bool = False,
+    trigger: bool | None = None,
 ) -> None:
     """Hold a column to a transition table, for a model or a table that is declared elsewhere.
 
@@ -102,6 +105,9 @@ def guard(
             :func:`statekit.operation` may choose otherwise for a block.
         steps: whether several assignments before one flush are followed, each an UPDATE of its own; else only the
             net move is judged.
+        trigger: whether the table in the database has a trigger that holds it to the same: True makes it with
+            ``metadata.create_all()`` and removes it with ``drop_all()``; None leaves that to migrations
+            (``statekit.alembic``); False says that there is none, to those as well.
 
     Raises:
         TableError: the table does not fit the column, the attribute is no plain column of a class, or the column
@@ -112,7 +118,7 @@ def guard(
         column = attribute_or_column
         if not isinstance(getattr(column, "table", None), sa.Table):
             raise TableError(f"{where}: the column belongs to no Table yet. Guard it once its Table is made.")
-        _attach(column, table, None, column.key, where, on_illegal=on_illegal, steps=steps)
+        _attach(column, table, None, column.key, where, on_illegal=on_illegal, steps=steps, trigger=trigger)
         return
     if not isinstance(attribute_or_column, InstrumentedAttribute) or not isinstance(attribute_or_column.parent, Mapper):
         if isinstance(attribute_or_column, QueryableAttribute):
@@ -133,7 +139,8 @@ def guard(
             f"{where}: the column belongs to {owner.class_.__name__}, and a table holds for a whole column. "
             f"Write guard({owner.class_.__name__}.{attribute_or_column.key}, …)."
         )
-    _attach(column, table, mapper, attribute_or_column.key, where, on_illegal=on_illegal, steps=steps)
+    key = attribute_or_column.key
+    _attach(column, table, mapper, key, where, on_illegal=on_illegal, steps=steps, trigger=trigger)
 
 
 def guard_on(attribute_or_column: Any) -> Guard | None:
@@ -203,6 +210,7 @@ def _attach(
     *,
     on_illegal: OnIllegal = "raise",
     steps: bool = False,
+    trigger: bool | None = None,
 ) -> None:
     if not isinstance(table, TransitionTable):
         raise TableError(
@@ -214,6 +222,8 @@ def _attach(
         raise TableError(f"{where}: {error}") from None
     if not isinstance(steps, bool):
         raise TableError(f"{where}: steps={steps!r}; allowed: True or False.")
+    if trigger is not None and not isinstance(trigger, bool):
+        raise TableError(f"{where}: trigger={trigger!r}; allowed: True, False, or None (made by migrations).")
     if steps and mapper is None:
         raise TableError(
             f"{where}: steps=True follows what is assigned to an attribute. Guard the attribute of the mapped class, "
@@ -226,7 +236,7 @@ def _attach(
             "has one table; merge two with table | other before they are declared."
         )
     model = mapper.class_.__name__ if mapper is not None else column.table.fullname
-    made = Guard(column, table, model=model, attribute=key, on_illegal=on_illegal, steps=steps)
+    made = Guard(column, table, model=model, attribute=key, on_illegal=on_illegal, steps=steps, trigger=trigger)
     register(made)
     try:
         fence.install()
@@ -234,6 +244,9 @@ def _attach(
         hook.install()
         compiled.catch_up((column.table.schema, column.table.name), {each.column.table.name for each in all_guards()})
         fence.check(made)
+        refused.install()
+        if trigger:
+            create_with(column.table, StateTrigger.of(column))
         if steps and mapper is not None:
             follow(mapper, key)
         if column.foreign_keys and mapper is not None:

@@ -11,15 +11,13 @@ from weakref import ref
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import FromClause
 
+from statekit.declared import INFO_KEY, declared_on
 from statekit.errors import IllegalTransition, Pair, TableError
 from statekit.guards.states import ColumnStates
 from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Move
 from statekit.observe.operation import current_on_illegal, current_operation
 from statekit.table import TransitionTable
-
-INFO_KEY = "statekit"
-"""The key in ``Column.info`` under which a column keeps its guard; ``Table.to_metadata()`` copies it."""
 
 NOT_KNOWN = object()
 """Stands for a state that is not known in Python."""
@@ -35,9 +33,13 @@ class Guard:
         table: the transition table, as declared.
         model: name of the class that declared it, or of the table.
         attribute: name of the attribute, or of the column.
-        legal: the legal moves, as pairs of the text that the database stores.
+        moves: the legal moves, as pairs of the text that the database stores, in declared order.
+        legal: the same as a set.
         sources: for each target, the sources from which it is legal, in declared order.
         initial: the states in which a new row may start.
+        stored_states: the states of the table, in declared order.
+        trigger: whether a database trigger belongs to it: True if ``create_all()`` makes it, None if migrations do,
+            False if nothing does.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Guard:
         attribute: str,
         on_illegal: OnIllegal,
         steps: bool,
+        trigger: bool | None = None,
     ) -> None:
         where = f"{model}.{attribute}"
         self.column = column
@@ -57,11 +60,14 @@ class Guard:
         self.attribute = attribute
         self.on_illegal = on_illegal
         self.steps = steps
+        self.trigger = trigger
         self.subject = (model, attribute, column.table.fullname, next(_serial))
         """What counts are kept by: plain data, so that a count does not keep a class alive."""
         self.states = ColumnStates(column, table, where)
         texts = self.states.texts
-        self.legal = frozenset((texts[source], texts[target]) for source, target in table.pairs)
+        self.moves = tuple((texts[source], texts[target]) for source, target in table.pairs)
+        self.legal = frozenset(self.moves)
+        self.stored_states = tuple(texts[state] for state in table.states)
         self.sources: dict[str | None, list[str | None]] = {}
         self._targets: dict[str | None, tuple[str | None, ...]] = {}
         for source in table.states:
@@ -93,8 +99,12 @@ class Guard:
 
     @property
     def mode(self) -> OnIllegal:
-        """What an illegal move leads to here and now: the innermost operation says, else the guard."""
-        return current_on_illegal() or self.on_illegal
+        """What an illegal move leads to here and now: the innermost operation says, else the guard.
+
+        Where the table has a trigger, nothing that it would refuse is let through: the guard can name it better.
+        """
+        chosen = current_on_illegal() or self.on_illegal
+        return self.on_illegal if self.trigger and chosen == "observe" else chosen
 
     def allowed(self, source: str | None, *, new: bool) -> tuple[str | None, ...]:
         """Return the states that a row in ``source`` may move to, or that a new row may start in."""
@@ -164,11 +174,8 @@ def guard_of(column: Any) -> Guard | None:
     ``Column.info`` goes with every copy of a column. A copy in a table of another name (for staging, for a history) is
     not the guarded one.
     """
-    guard = getattr(column, "info", {}).get(INFO_KEY)
-    if not isinstance(guard, Guard):
-        return None
-    name = getattr(getattr(column, "table", None), "name", guard.column.table.name)
-    return guard if name == guard.column.table.name else None
+    guard = declared_on(column)
+    return guard if isinstance(guard, Guard) else None
 
 
 def all_guards() -> list[Guard]:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.orm.base import NO_VALUE, manager_of_class
 from sqlalchemy.sql.elements import ClauseElement
 
-from statekit.guards.guard import INFO_KEY, Guard, guard_of
+from statekit.declared import INFO_KEY
+from statekit.guards.guard import Guard, guard_of
 
 State = InstanceState[Any]
 

@@ -1,0 +1,112 @@
+"""What a database's trigger refuses arrives as the guard's own error, whatever statement it was, text included."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, ExceptionContext
+
+from statekit.errors import IllegalTransition
+from statekit.guards.guard import Guard, all_guards
+from statekit.guards.hints import hint_for
+from statekit.observe import log
+from statekit.observe.hook import publish
+from statekit.trigger.dialects import is_supported
+from statekit.trigger.refusal import Refusal, refusal_in
+from statekit.trigger.spec import StateTrigger
+
+_is_installed = False
+
+
+def install() -> None:
+    """Listen to the errors of every engine, once; an error is the only time that anything is called."""
+    global _is_installed
+    if not _is_installed:
+        event.listen(Engine, "handle_error", _translate)
+        _is_installed = True
+
+
+def _translate(context: ExceptionContext) -> IllegalTransition | None:
+    """Return the error to raise instead, or None. It never raises: that would silence the listeners after it."""
+    if not is_supported(context.dialect):
+        return None
+    refusal = refusal_in(context.original_exception)
+    if refusal is None:
+        return None
+    guard = _guard_behind(refusal)
+    error = _error(refusal, guard)
+    if guard is not None:
+        move = guard.move(
+            "blocked", (refusal.source, refusal.target), [error.identity], new=refusal.new, mode="raise"
+        )  # fmt: skip
+        if refusal.counted:
+            log.write([move])  # counted where it was refused, and nowhere else
+        else:
+            publish([move])
+    return error
+
+
+def _guard_behind(refusal: Refusal) -> Guard | None:
+    return next((guard for guard in all_guards() if StateTrigger.of(guard.column).name == refusal.trigger), None)
+
+
+def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
+    pair = (refusal.source, refusal.target)
+    if guard is None:  # the database holds a table that no model of this process is guarded for
+        return IllegalTransition(
+            model=refusal.table or refusal.trigger,
+            attribute=refusal.column or "state",
+            identity=None if refusal.key is None else tuple(value for _, value in refusal.key),
+            source=refusal.source,
+            target=refusal.target,
+            allowed=refusal.allowed or (),
+            new=refusal.new,
+            key_names=tuple(name for name, _ in refusal.key or ()),
+        )
+    columns = list(guard.column.table.primary_key)
+    key = dict(refusal.key or ())
+    identity = None
+    if refusal.key is not None and all(column.name in key for column in columns):
+        identity = tuple(_value(column, key[column.name]) for column in columns)
+    allowed = guard.allowed(refusal.source, new=refusal.new) if refusal.allowed is None else refusal.allowed
+    return IllegalTransition(
+        model=guard.model,
+        attribute=guard.attribute,
+        identity=identity,
+        source=refusal.source,
+        target=refusal.target,
+        allowed=allowed,
+        pairs=Counter({pair: 1}),
+        new=refusal.new,
+        hint="" if refusal.target == "*" else hint_for(guard, pair, new=refusal.new, of_statement=True),
+        key_names=tuple(column.key for column in columns),
+    )
+
+
+_FROM_JSON: dict[type, Callable[[Any], Any]] = {
+    uuid.UUID: lambda value: uuid.UUID(value),
+    dt.datetime: lambda value: dt.datetime.fromisoformat(value),
+    dt.date: lambda value: dt.date.fromisoformat(value),
+    dt.time: lambda value: dt.time.fromisoformat(value),
+    Decimal: lambda value: Decimal(str(value)),
+    bytes: lambda value: bytes.fromhex(value.removeprefix("\\x")),
+}
+
+
+def _value(column: sa.Column[Any], value: Any) -> Any:
+    """Return a part of a primary key as the model has it; as the database has sent it where that is not known."""
+    try:
+        python_type = column.type.python_type
+        member = isinstance(column.type, sa.Enum) and column.type.enum_class
+        if member:
+            return column.type._db_value_lookup(value)  # type: ignore[attr-defined]
+        return _FROM_JSON[python_type](value) if python_type in _FROM_JSON else value
+    except Exception:
+        return value

@@ -1,0 +1,287 @@
+"""Which state triggers a database has, and whether they are as they were made. It reads and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from statekit.errors import Pair, StatekitError
+from statekit.trigger import dialects, postgresql, sqlite
+from statekit.trigger.spec import PREFIX, VERSIONS, StateTrigger
+
+ProblemKind = Literal["disabled", "edited", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an installed trigger does not do what it was made for.
+
+    Attributes:
+        kind: "disabled", "edited" (by hand), or "incomplete" (a part of it is missing, such as that of a partition).
+        detail: what exactly, for people.
+    """
+
+    kind: ProblemKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A trigger that a database has.
+
+    Attributes:
+        schema: the schema that its table is in.
+        table: name of its table.
+        trigger: what it was made of, as the database has kept it.
+        problems: what is wrong with it.
+    """
+
+    schema: str
+    table: str
+    trigger: StateTrigger
+    problems: tuple[Problem, ...] = ()
+
+
+def default_schema(connection: sa.Connection) -> str:
+    """Return the schema of a table whose declaration names none."""
+    return sa.inspect(connection).default_schema_name or ""
+
+
+def installed(connection: sa.Connection) -> list[Installed]:
+    """Return every state trigger in the database, by schema, table and column.
+
+    Raises:
+        StatekitError: there are no state triggers for this database.
+    """
+    if not dialects.is_supported(connection.dialect):
+        dialects.writer(connection.dialect)
+    found = _in_sqlite(connection) if connection.dialect.name == "sqlite" else _in_postgresql(connection)
+    return sorted(found, key=lambda each: (each.schema, each.table, each.trigger.column))
+
+
+def blocked(connection: sa.Connection, triggers: Iterable[StateTrigger] | None = None) -> Counter[Pair]:
+    """Return how often each illegal move was blocked by triggers, whoever tried it; a rollback took nothing back.
+
+    Args:
+        triggers: of which; None for all of the database.
+
+    Returns:
+        Number of rows by (source, target), None for NULL and as the source of new rows. ``"*"`` stands for what has no
+        counter of its own: both, if one of them is no state of the table.
+
+    Raises:
+        StatekitError: the role that is connected may not read the counters. Nothing is ever taken for 0.
+    """
+    if connection.dialect.name != "postgresql":
+        return Counter()  # SQLite takes back with the statement whatever a trigger does
+    wanted = None if triggers is None else {trigger.name for trigger in triggers}
+    may = connection.exec_driver_sql(
+        "SELECT pg_catalog.to_regnamespace('statekit') IS NOT NULL, CASE WHEN pg_catalog.to_regnamespace('statekit')"
+        " IS NOT NULL THEN pg_catalog.has_schema_privilege('statekit', 'USAGE') END"
+    ).one()
+    if not may[0]:
+        return Counter()  # no trigger was ever made here
+    function = "statekit.counts_v1()"
+    user = connection.exec_driver_sql("SELECT current_user").scalar_one()
+    mend = (
+        f'Its owner says: GRANT USAGE ON SCHEMA statekit TO "{user}"; GRANT EXECUTE ON FUNCTION {function} TO "{user}";'
+    )
+    if not may[1]:
+        raise StatekitError(f"The role {user} may not read what triggers have counted. {mend}")
+    exists = connection.exec_driver_sql(f"SELECT pg_catalog.to_regprocedure('{function}') IS NOT NULL").scalar_one()
+    if not exists:
+        return Counter()
+    if not connection.exec_driver_sql(
+        f"SELECT pg_catalog.has_function_privilege('{function}', 'EXECUTE')"
+    ).scalar_one():
+        raise StatekitError(f"The role {user} may not read what triggers have counted. {mend}")
+    rows = connection.exec_driver_sql(f'SELECT "trigger", kind, source, target, number FROM {function}').all()
+    total: Counter[Pair] = Counter()
+    for name, kind, source, target, number in rows:
+        if kind == "blocked" and number and (wanted is None or name in wanted):
+            total[source, target] += number
+    return total
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+_ROOTS = """
+SELECT t.oid, t.tgname, t.tgrelid, n.nspname, c.relname, c.relkind = 'p' OR c.relispartition AS is_partitioned,
+       pg_catalog.obj_description(t.oid, 'pg_trigger') AS about
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE pg_catalog.starts_with(t.tgname::text, 'statekit_') AND NOT t.tgisinternal AND t.tgparentid = 0
+  AND pg_catalog.obj_description(t.oid, 'pg_trigger') IS NOT NULL
+"""
+
+_FAMILY = """
+WITH RECURSIVE family(root, oid) AS (
+  SELECT c.oid, c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY (CAST(:roots AS pg_catalog.oid[]))
+  UNION
+  SELECT f.root, i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON i.inhparent = f.oid
+)
+SELECT f.root, f.oid, c.oid::pg_catalog.regclass::text AS relation, c.relkind, t.tgname, t.tgenabled,
+       CASE WHEN f.oid = f.root THEN pg_catalog.pg_get_triggerdef(t.oid) END AS definition
+FROM family f
+JOIN pg_catalog.pg_class c ON c.oid = f.oid AND c.relkind IN ('r', 'p')
+LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = f.oid
+  AND (pg_catalog.starts_with(t.tgname::text, 'statekit_') OR pg_catalog.starts_with(t.tgname::text, 'zzz_statekit_'))
+ORDER BY f.root, f.oid <> f.root, relation, t.tgname
+"""
+
+_FUNCTIONS = """
+SELECT p.proname, p.prosrc, p.prosecdef, p.provolatile
+FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace('statekit')
+"""
+
+_COUNTERS = """
+SELECT c.relname FROM pg_catalog.pg_class c
+WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S'
+"""
+
+
+def _in_postgresql(connection: sa.Connection) -> list[Installed]:
+    roots = [(row, data) for row in connection.execute(sa.text(_ROOTS)) if (data := _data(row.about)) is not None]
+    if not roots:
+        return []
+    family: dict[int, list[Any]] = defaultdict(list)
+    with _qualified_names(connection):
+        for part in connection.execute(sa.text(_FAMILY), {"roots": [row.tgrelid for row, _ in roots]}):
+            family[part.root].append(part)
+    functions = {row.proname: row for row in connection.execute(sa.text(_FUNCTIONS))}
+    counters = set(connection.scalars(sa.text(_COUNTERS)))
+    found = []
+    for row, data in roots:
+        trigger = StateTrigger.from_data(data["statekit"])
+        if trigger.name != row.tgname:
+            continue  # a copy under another name is nothing that we have made
+        problems = [
+            *_function_problems(trigger, functions),
+            *_counter_problems(trigger, counters),
+            *_trigger_problems(trigger, row.is_partitioned, data, family[row.tgrelid]),
+        ]
+        found.append(Installed(row.nspname, row.relname, trigger, tuple(problems)))
+    return found
+
+
+@contextmanager
+def _qualified_names(connection: sa.Connection) -> Iterator[None]:
+    """Have PostgreSQL write definitions in a form that does not depend on the search path."""
+    set_path = sa.text("SELECT pg_catalog.set_config('search_path', :path, :local)")
+    before = connection.exec_driver_sql("SHOW search_path").scalar_one()
+    connection.execute(set_path, {"path": "pg_catalog", "local": True})
+    # In autocommit, what is local ends with its own statement.
+    local = connection.exec_driver_sql("SHOW search_path").scalar_one() == "pg_catalog"
+    if not local:
+        connection.execute(set_path, {"path": "pg_catalog", "local": False})
+    try:
+        yield
+    finally:
+        connection.execute(set_path, {"path": before, "local": local})
+
+
+def _data(about: str) -> dict[str, Any] | None:
+    try:
+        data = json.loads(about)
+        known = isinstance(data["statekit"], dict) and data["statekit"]["version"] in VERSIONS
+        return data if known else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _function_problems(trigger: StateTrigger, functions: dict[str, Any]) -> Iterable[Problem]:
+    for function in postgresql.functions(trigger):
+        name = function.signature.partition(".")[2].partition("(")[0]
+        known = functions.get(name)
+        if known is None:
+            yield Problem("incomplete", f"the function statekit.{name} is missing")
+        elif known.prosrc.strip() != function.body.strip() or known.prosecdef != ("SECURITY DEFINER" in function.sql):
+            yield Problem("edited", f"the function statekit.{name} was changed by hand")
+
+
+def _counter_problems(trigger: StateTrigger, counters: set[str]) -> Iterable[Problem]:
+    if missing := sorted(postgresql.counters(trigger).keys() - counters):
+        yield Problem("incomplete", f"counters are missing in the schema statekit: {', '.join(missing)}")
+
+
+def _trigger_problems(
+    trigger: StateTrigger, is_partitioned: bool, data: dict[str, Any], parts: Sequence[Any]
+) -> Iterable[Problem]:
+    ours = {trigger.name, f"{trigger.name}_new"}
+    if is_partitioned or trigger.on_illegal == "skip":
+        ours.add(f"zzz_{trigger.name}")
+    by_relation: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        names = by_relation.setdefault(part.relation, {})
+        if part.tgname in {*ours, f"zzz_{trigger.name}"}:
+            names[part.tgname] = part
+    for number, (relation, names) in enumerate(by_relation.items()):
+        for name in sorted(ours - names.keys()):
+            yield Problem("incomplete", f"the trigger {name} is missing on {relation}")
+        disabled = [name for name, part in names.items() if _char(part.tgenabled) not in ("O", "A")]
+        for name in sorted(disabled):
+            yield Problem("disabled", f"the trigger {name} is disabled on {relation}")
+        if number == 0 and not ours - names.keys():
+            definitions = "\n".join(part.definition for _, part in sorted(names.items()))
+            if _md5(definitions) != data.get("definitions"):
+                yield Problem("edited", f"the triggers on {relation} were changed by hand")
+
+
+def _char(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else value  # asyncpg gives the type "char" as bytes
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+# --- SQLite -----------------------------------------------------------------------------------------------------------
+
+
+def _in_sqlite(connection: sa.Connection) -> list[Installed]:
+    found = []
+    schemas = [row[1] for row in connection.exec_driver_sql("PRAGMA database_list")]
+    for schema in schemas:
+        quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+        kept = f"SELECT name, tbl_name, sql FROM {quoted}.sqlite_master WHERE type = 'trigger'"
+        rows = connection.exec_driver_sql(kept)
+        texts = {row.name: (row.tbl_name, row.sql) for row in rows}
+        for name, (table, text) in texts.items():
+            if not name.startswith(PREFIX) or (data := _sqlite_data(text)) is None or data["version"] not in VERSIONS:
+                continue
+            trigger = StateTrigger.from_data(data)
+            if trigger.name == name:
+                found.append(Installed(schema, table, trigger, tuple(_sqlite_problems(trigger, texts))))
+    return found
+
+
+def _sqlite_data(text: str) -> dict[str, Any] | None:
+    start = text.find(f"/* {sqlite.MARK}")
+    if start < 0:
+        return None
+    start += len(f"/* {sqlite.MARK}")
+    try:
+        data: dict[str, Any] = json.loads(text[start : text.index(" */", start)])
+        return data
+    except ValueError:
+        return None
+
+
+def _sqlite_problems(trigger: StateTrigger, texts: dict[str, tuple[str, str]]) -> Iterable[Problem]:
+    for name, definition in sqlite.definitions(trigger).items():
+        if name not in texts:
+            yield Problem("incomplete", f"the trigger {name} is missing")
+        elif _without_schema(texts[name][1]) != _without_schema(definition):
+            yield Problem("edited", f"the trigger {name} was changed by hand")
+
+
+def _without_schema(definition: str) -> str:
+    return definition.partition(" AFTER ")[2] or definition.partition(" BEFORE ")[2]

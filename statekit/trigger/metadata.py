@@ -1,0 +1,45 @@
+"""A trigger that comes and goes with its table, in ``create_all()`` and ``drop_all()``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from statekit.trigger import dialects
+from statekit.trigger.spec import StateTrigger
+
+
+def create_with(table: sa.Table, trigger: StateTrigger) -> None:
+    """Have a trigger made right after its table, and removed right before it, where a database has triggers of ours.
+
+    Copies of the table (``to_metadata()``) have it as well.
+    """
+
+    def of(target: sa.Table) -> StateTrigger:
+        if (target.schema, target.name) == (trigger.schema, trigger.table):
+            return trigger
+        return StateTrigger.from_data(trigger.as_data() | {"schema": target.schema, "table": target.name})
+
+    def after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+        execute(connection, of(target).create_sql)
+
+    def before_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
+        execute(connection, of(target).drop_sql)
+
+    sa.event.listen(table, "after_create", after_create, propagate=True)
+    sa.event.listen(table, "before_drop", before_drop, propagate=True)
+
+
+def execute(connection: sa.Connection, sql: Callable[[Any], tuple[str, ...]]) -> None:
+    """Execute the statements of a trigger, one after another; nothing where a database has no triggers of ours.
+
+    Args:
+        connection: or a mock of one, which prints.
+        sql: such as the method :meth:`StateTrigger.create_sql` of a trigger.
+    """
+    if dialects.is_supported(connection.dialect):
+        for statement in sql(connection.dialect):
+            # A percent sign is doubled for DDL(), which formats its text, and again by SQLAlchemy for the driver.
+            connection.execute(sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]

@@ -1,0 +1,375 @@
+-- Version 1 of the triggers for PostgreSQL 14 and later. FROZEN: migrations that were written with it give this SQL
+-- for ever. What is to be different stands in a v2.sql. Names in double braces are filled in, quoted, by writer.py.
+
+-- block: schema
+BEGIN
+  -- Until the transaction ends: two that replace the same function at once would fail.
+  PERFORM pg_catalog.pg_advisory_xact_lock(7165918366131643745);
+  -- Not IF NOT EXISTS, which asks for the right to create schemas also where there is nothing to create.
+  IF pg_catalog.to_regnamespace('statekit') IS NULL THEN
+    CREATE SCHEMA statekit;
+    COMMENT ON SCHEMA statekit IS 'Functions and counters of statekit''s triggers.';
+  END IF;
+  IF pg_catalog.to_regprocedure('statekit.counts_v1()') IS NULL THEN
+    -- Without a privilege, pg_sequence_last_value gives NULL: whoever may call this function reads the true number.
+    CREATE FUNCTION statekit.counts_v1(
+      OUT "trigger" pg_catalog.text, OUT kind pg_catalog.text, OUT new_row pg_catalog.bool,
+      OUT source pg_catalog.text, OUT target pg_catalog.text, OUT number pg_catalog.int8
+    ) RETURNS SETOF pg_catalog.record
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $counts$
+      SELECT about ->> 'trigger', about ->> 'kind', (about ->> 'new')::bool, about ->> 'source', about ->> 'target',
+             coalesce(pg_sequence_last_value(counter), 0)
+      FROM (
+        SELECT c.oid::regclass AS counter, obj_description(c.oid, 'pg_class')::jsonb AS about
+        FROM pg_class c
+        WHERE c.relnamespace = to_regnamespace('statekit') AND c.relkind = 'S' AND starts_with(c.relname::text, 'statekit_')
+      ) counters
+    $counts$;
+    REVOKE ALL ON FUNCTION statekit.counts_v1() FROM PUBLIC;
+  END IF;
+END
+
+-- block: legal
+BEGIN
+{{nulls}}  RETURN ({{rule}}::pg_catalog.jsonb OPERATOR(pg_catalog.->) source) OPERATOR(pg_catalog.?) target;
+END
+
+-- block: initial
+BEGIN
+{{nulls}}  RETURN {{rule}}::pg_catalog.jsonb OPERATOR(pg_catalog.?) state;
+END
+
+-- block: refuse
+DECLARE
+  mode CONSTANT text := {{mode}};
+  counters CONSTANT jsonb := {{counters}};
+  allowed CONSTANT jsonb := {{allowed}};
+  is_new bool := TG_OP = 'INSERT';
+  source text;
+  target text;
+  row_found jsonb;
+  key jsonb;
+  counter regclass;
+  label text;
+  choices text;
+BEGIN
+  IF mode = 'observe' AND TG_WHEN = 'AFTER' AND NOT is_new
+      AND (SELECT c.relispartition FROM pg_class c WHERE c.oid = TG_RELID) THEN
+    RETURN NULL;  -- counted by the BEFORE trigger, which sees rows that change their partition as well
+  END IF;
+  IF TG_LEVEL = 'STATEMENT' THEN
+    IF mode = 'observe' THEN
+      PERFORM nextval(('statekit.{{name}}_' || coalesce(counters -> '+' ->> coalesce('=' || r.{{column}}::text, '-'),
+                                               counters -> '+' ->> '*', counters ->> '*'))::regclass)
+      FROM new_rows r WHERE statekit.{{name}}_initial(r.{{column}}::text) IS NOT TRUE;
+      RETURN NULL;
+    END IF;
+    SELECT r.{{column}}::text, to_jsonb(r) INTO target, row_found
+    FROM new_rows r WHERE statekit.{{name}}_initial(r.{{column}}::text) IS NOT TRUE LIMIT 1;
+    IF NOT FOUND THEN
+      RETURN NULL;
+    END IF;
+  ELSIF is_new THEN
+    target := NEW.{{column}}::text;
+    row_found := to_jsonb(NEW);
+  ELSE
+    source := OLD.{{column}}::text;
+    target := NEW.{{column}}::text;
+    row_found := to_jsonb(OLD);
+  END IF;
+
+  label := CASE WHEN is_new THEN '+' ELSE coalesce('=' || source, '-') END;
+  counter := ('statekit.{{name}}_' || coalesce(counters -> label ->> coalesce('=' || target, '-'),
+                                      counters -> label ->> '*', counters ->> '*'))::regclass;
+  IF mode = 'observe' OR (mode = 'skip' AND TG_WHEN = 'BEFORE') THEN
+    PERFORM nextval(counter);  -- no lock: it would be held until the transaction ends
+    IF mode = 'observe' THEN
+      RETURN NEW;
+    END IF;
+    RETURN NULL;
+  END IF;
+
+  BEGIN
+    -- Not nextval: it writes 32 numbers ahead to the log, and after a crash the count would be too high by them. The
+    -- lock ends with the error below.
+    PERFORM pg_advisory_xact_lock({{lock}});
+    PERFORM setval(counter, coalesce(pg_sequence_last_value(counter), 0) + 1);
+  EXCEPTION WHEN lock_not_available THEN  -- anybody may hold an advisory lock
+    PERFORM nextval(counter);
+  END;
+  IF current_setting('server_version_num')::int >= 170000 THEN
+    -- A transaction that is rolled back flushes nothing: without this, a crash would lose the count.
+    PERFORM pg_logical_emit_message(false, 'statekit', '', true);
+  END IF;
+
+  SELECT jsonb_agg(jsonb_build_array(a.attname, row_found -> a.attname::text) ORDER BY k.position) INTO key
+  FROM pg_index i
+  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  WHERE i.indrelid = TG_RELID AND i.indisprimary;
+  SELECT string_agg(coalesce(c.state, 'NULL'), ', ' ORDER BY c.position) INTO choices
+  FROM jsonb_array_elements_text(allowed -> label) WITH ORDINALITY AS c(state, position);
+  choices := coalesce(choices, 'nothing');
+  RAISE EXCEPTION USING
+    ERRCODE = 'check_violation',
+    MESSAGE = {{title}} || coalesce((
+        SELECT '(' || string_agg((k.part ->> 0) || '=' || coalesce(k.part ->> 1, 'NULL'), ', ' ORDER BY k.position) || ')'
+        FROM jsonb_array_elements(key) WITH ORDINALITY AS k(part, position)), '') || {{attribute}}
+      || CASE WHEN is_new THEN ': a new row cannot start in ' ELSE ': cannot move from ' || coalesce(source, 'NULL') || ' to ' END
+      || coalesce(target, 'NULL') || '.',
+    DETAIL = jsonb_build_object('statekit', 1, 'trigger', {{name_literal}}, 'new', is_new, 'source', source,
+                                'target', target, 'key', key, 'allowed', coalesce(allowed -> label, '[]'))::text,
+    HINT = CASE WHEN is_new THEN 'Allowed: ' ELSE 'Allowed from ' || coalesce(source, 'NULL') || ': ' END || choices || '.',
+    CONSTRAINT = {{name_literal}},
+    SCHEMA = TG_TABLE_SCHEMA,
+    TABLE = TG_TABLE_NAME,
+    COLUMN = {{column_literal}};
+END
+
+-- block: counters
+DECLARE
+  about jsonb;
+  counter text;
+  thing text;
+  grantee oid;
+BEGIN
+  FOR counter, about IN SELECT key, value FROM pg_catalog.jsonb_each({{sequences}}) LOOP
+    EXECUTE 'CREATE SEQUENCE IF NOT EXISTS statekit.' || counter;
+    EXECUTE 'COMMENT ON SEQUENCE statekit.' || counter || ' IS ' || pg_catalog.quote_literal(about);
+  END LOOP;
+  -- Whoever writes to the table asks the rule; only the trigger counts, whatever default privileges say.
+  GRANT EXECUTE ON FUNCTION statekit.{{name}}_legal(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+  GRANT EXECUTE ON FUNCTION statekit.{{name}}_initial(pg_catalog.text) TO PUBLIC;
+  REVOKE ALL ON FUNCTION statekit.{{name}}() FROM PUBLIC;
+  FOR thing, grantee IN
+    SELECT 'SEQUENCE statekit.' || c.relname, g.grantee FROM pg_catalog.pg_class c
+    CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
+    WHERE c.relnamespace = 'statekit'::pg_catalog.regnamespace AND pg_catalog.starts_with(c.relname::text, '{{name}}_') AND c.relkind = 'S'
+      AND g.grantee <> c.relowner
+    UNION
+    SELECT 'FUNCTION statekit.{{name}}()', g.grantee FROM pg_catalog.pg_proc p
+    CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) g
+    WHERE p.oid = 'statekit.{{name}}()'::pg_catalog.regprocedure AND g.grantee <> p.proowner
+  LOOP
+    EXECUTE 'REVOKE ALL ON ' || thing || ' FROM '
+      || CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::text END;
+  END LOOP;
+END
+
+-- block: triggers
+DECLARE
+  root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+  patience CONSTANT interval := '5 minutes';
+  started CONSTANT timestamptz := pg_catalog.clock_timestamp();
+  lock_timeout CONSTANT text := pg_catalog.current_setting('lock_timeout');
+  search_path CONSTANT text := pg_catalog.current_setting('search_path');
+  relation regclass;
+  is_partitioned bool;
+  needs_before bool;
+  has_before bool;
+  was_always name[];
+  trigger_name name;
+  waits_for text;
+  definitions text;
+BEGIN
+  SELECT c.relkind = 'p' OR c.relispartition INTO is_partitioned
+  FROM pg_catalog.pg_class c WHERE c.oid = root AND c.relkind IN ('r', 'p');
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING MESSAGE = {{title}} || ' is no table, so that it can have no state trigger';
+  END IF;
+  needs_before := is_partitioned OR {{mode}} = 'skip';
+
+  -- One lock for all that follows, as strong as the strongest. Whoever waits for it holds up every later writer: so
+  -- never for longer than 100 ms, and then the others go first.
+  LOOP
+    BEGIN
+      PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+      SELECT count(*) > 0 INTO has_before FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = root AND t.tgname = 'zzz_{{name}}';
+      IF has_before AND NOT needs_before THEN
+        EXECUTE 'LOCK TABLE ' || root::text || ' IN ACCESS EXCLUSIVE MODE';
+      ELSE
+        EXECUTE 'LOCK TABLE ' || root::text || ' IN SHARE ROW EXCLUSIVE MODE';
+      END IF;
+      EXIT;
+    EXCEPTION WHEN lock_not_available THEN
+      IF pg_catalog.clock_timestamp() > started + patience THEN
+        SELECT pg_catalog.string_agg(DISTINCT l.pid::text, ', ') INTO waits_for FROM pg_catalog.pg_locks l
+        WHERE l.relation = root AND l.granted AND l.mode <> 'AccessShareLock' AND l.pid <> pg_catalog.pg_backend_pid();
+        RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
+          MESSAGE = 'No lock on ' || root::text || ' for ' || patience::text || ': others are writing to it all the time',
+          HINT = 'Nothing was changed. Processes that hold it now: ' || coalesce(waits_for, 'none')
+            || '. End long transactions, and migrate again.';
+      END IF;
+      PERFORM pg_catalog.pg_sleep(0.05 + 0.1 * pg_catalog.random());
+    END;
+  END LOOP;
+  PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
+
+  SELECT coalesce(pg_catalog.array_agg(DISTINCT t.tgname), '{}') INTO was_always
+  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgenabled = 'A';
+
+  -- Children by INHERITS have no triggers of their parent's, partitions have its row triggers.
+  FOR relation IN
+    WITH RECURSIVE family(oid) AS (
+      SELECT root::oid
+      UNION
+      SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON i.inhparent = f.oid WHERE NOT is_partitioned
+    )
+    SELECT oid FROM family
+  LOOP
+    EXECUTE 'CREATE OR REPLACE TRIGGER {{name}} AFTER UPDATE ON ' || relation::text
+      || ' FOR EACH ROW WHEN (' || {{when_update}} || ') EXECUTE FUNCTION statekit.{{name}}()';
+    IF needs_before THEN
+      EXECUTE 'CREATE OR REPLACE TRIGGER zzz_{{name}} BEFORE UPDATE ON ' || relation::text
+        || ' FOR EACH ROW WHEN (' || {{when_update}} || ') EXECUTE FUNCTION statekit.{{name}}()';
+    ELSE
+      EXECUTE 'DROP TRIGGER IF EXISTS zzz_{{name}} ON ' || relation::text;
+    END IF;
+    IF NOT is_partitioned THEN
+      EXECUTE 'CREATE OR REPLACE TRIGGER {{name}}_new AFTER INSERT ON ' || relation::text
+        || ' FOR EACH ROW WHEN (' || {{when_insert}} || ') EXECUTE FUNCTION statekit.{{name}}()';
+    END IF;
+  END LOOP;
+  IF is_partitioned THEN
+    -- A row that changes its partition arrives there as a new one, for row triggers; not for those of statements.
+    FOR relation IN
+      SELECT p.relid FROM pg_catalog.pg_partition_tree(root) p JOIN pg_catalog.pg_class c ON c.oid = p.relid
+      WHERE c.relkind IN ('r', 'p')
+    LOOP
+      EXECUTE 'CREATE OR REPLACE TRIGGER {{name}}_new AFTER INSERT ON ' || relation::text
+        || ' REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION statekit.{{name}}()';
+    END LOOP;
+  END IF;
+  FOREACH trigger_name IN ARRAY was_always LOOP
+    IF trigger_name IN ('{{name}}', '{{name}}_new', 'zzz_{{name}}') THEN
+      EXECUTE 'ALTER TABLE ' || root::text || ' ENABLE ALWAYS TRIGGER ' || pg_catalog.quote_ident(trigger_name);
+    END IF;
+  END LOOP;
+
+  -- How the triggers look when nobody has changed them by hand: in names that do not depend on the search path.
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
+  SELECT pg_catalog.string_agg(pg_catalog.pg_get_triggerdef(t.oid), E'\n' ORDER BY t.tgname) INTO definitions
+  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname IN ('{{name}}', '{{name}}_new', 'zzz_{{name}}');
+  PERFORM pg_catalog.set_config('search_path', search_path, true);
+  EXECUTE 'COMMENT ON TRIGGER {{name}} ON ' || root::text || ' IS ' || pg_catalog.quote_literal(
+    {{about}}::pg_catalog.jsonb || pg_catalog.jsonb_build_object('definitions', pg_catalog.md5(definitions)));
+END
+
+-- block: types
+DECLARE
+  root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+  about record;
+  state text;
+  stored text;
+  same bool;
+BEGIN
+  SELECT a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, t.typtype, t.typcategory,
+         coalesce(l.collisdeterministic, true) AS is_deterministic
+  INTO about
+  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+  WHERE a.attrelid = root AND a.attname = {{column_literal}} AND a.attnum > 0 AND NOT a.attisdropped;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_column', MESSAGE = {{title}} || ' has no column ' || {{column_literal}};
+  END IF;
+  IF NOT about.is_deterministic THEN
+    RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+      MESSAGE = {{title}} || {{attribute}} || ' has a collation for which different texts are equal, so that its states cannot be told apart',
+      HINT = 'Give the column a deterministic collation, such as "C".';
+  END IF;
+  FOR state IN SELECT pg_catalog.jsonb_array_elements_text({{states}}) LOOP
+    CONTINUE WHEN state IS NULL;
+    IF about.typtype = 'e' THEN
+      -- Not by a cast: a label that this very transaction has added must not be used in it.
+      PERFORM 1 FROM pg_catalog.pg_enum e WHERE e.enumtypid = about.atttypid AND e.enumlabel = state;
+      stored := CASE WHEN FOUND THEN state END;
+    ELSE
+      EXECUTE 'SELECT CAST(CAST(' || pg_catalog.quote_literal(state) || ' AS ' || about.type || ') AS pg_catalog.text),'
+        || ' NOT CAST(' || pg_catalog.quote_literal(state) || ' AS ' || about.type || ') IS DISTINCT FROM CAST('
+        || pg_catalog.quote_literal(state) || ' AS ' || about.type || ')' INTO stored, same;
+    END IF;
+    IF stored IS DISTINCT FROM state THEN
+      RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+        MESSAGE = {{title}} || {{attribute}} || ' is of the type ' || about.type || ', which cannot store the state '
+          || pg_catalog.quote_literal(state) || CASE WHEN stored IS NULL THEN '' ELSE ': it makes ' || pg_catalog.quote_literal(stored) || ' of it' END,
+        HINT = 'Name the states as the database stores them, in a text, enum or integer column.';
+    END IF;
+    IF about.typcategory = 'S' AND about.typtype = 'b' AND upper(state) <> lower(state) THEN
+      EXECUTE 'SELECT NOT CAST(' || pg_catalog.quote_literal(upper(state)) || ' AS ' || about.type
+        || ') IS DISTINCT FROM CAST(' || pg_catalog.quote_literal(lower(state)) || ' AS ' || about.type || ')' INTO same;
+      IF same THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+          MESSAGE = {{title}} || {{attribute}} || ' is of the type ' || about.type || ', which takes upper and lower case for the same, so that its states cannot be told apart',
+          HINT = 'Use a text column.';
+      END IF;
+    END IF;
+  END LOOP;
+END
+
+-- block: comment
+DECLARE
+  root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+  before jsonb;
+BEGIN
+  SELECT pg_catalog.obj_description(t.oid, 'pg_trigger')::pg_catalog.jsonb INTO before
+  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname = '{{name}}';
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING MESSAGE = root::text || ' has no trigger {{name}}, which was to get a new rule',
+      HINT = 'Create it anew, with create_state_trigger.';
+  END IF;
+  EXECUTE 'COMMENT ON TRIGGER {{name}} ON ' || root::text || ' IS ' || pg_catalog.quote_literal(
+    {{about}}::pg_catalog.jsonb || pg_catalog.jsonb_build_object('definitions', before -> 'definitions'));
+END
+
+-- block: drop
+DECLARE
+  root CONSTANT regclass := pg_catalog.to_regclass({{table_literal}});
+  relation regclass;
+  trigger_name name;
+  counter text;
+  patience CONSTANT interval := '5 minutes';
+  started CONSTANT timestamptz := pg_catalog.clock_timestamp();
+  lock_timeout CONSTANT text := pg_catalog.current_setting('lock_timeout');
+BEGIN
+  PERFORM pg_catalog.pg_advisory_xact_lock(7165918366131643745);
+  IF root IS NOT NULL THEN
+    LOOP
+      BEGIN
+        PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+        EXECUTE 'LOCK TABLE ' || root::text || ' IN ACCESS EXCLUSIVE MODE';
+        EXIT;
+      EXCEPTION WHEN lock_not_available THEN
+        IF pg_catalog.clock_timestamp() > started + patience THEN
+          RAISE;
+        END IF;
+        PERFORM pg_catalog.pg_sleep(0.05 + 0.1 * pg_catalog.random());
+      END;
+    END LOOP;
+    PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
+    FOR relation, trigger_name IN
+      WITH RECURSIVE family(oid) AS (
+        SELECT root::oid
+        UNION
+        SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON i.inhparent = f.oid
+      )
+      SELECT f.oid, t.tgname FROM family f JOIN pg_catalog.pg_trigger t ON t.tgrelid = f.oid
+      WHERE t.tgname IN ('{{name}}', '{{name}}_new', 'zzz_{{name}}') AND t.tgparentid = 0
+    LOOP
+      EXECUTE 'DROP TRIGGER IF EXISTS ' || pg_catalog.quote_ident(trigger_name) || ' ON ' || relation::text;
+    END LOOP;
+  END IF;
+  -- A table of the same name in another schema of the search path shares them: the last one takes them with it.
+  PERFORM 1 FROM pg_catalog.pg_trigger t WHERE t.tgfoid = pg_catalog.to_regprocedure('statekit.{{name}}()');
+  IF NOT FOUND THEN
+    DROP FUNCTION IF EXISTS statekit.{{name}}();
+    DROP FUNCTION IF EXISTS statekit.{{name}}_legal(pg_catalog.text, pg_catalog.text);
+    DROP FUNCTION IF EXISTS statekit.{{name}}_initial(pg_catalog.text);
+    FOR counter IN
+      SELECT c.relname FROM pg_catalog.pg_class c
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S' AND pg_catalog.starts_with(c.relname::text, '{{name}}_')
+    LOOP
+      EXECUTE 'DROP SEQUENCE statekit.' || pg_catalog.quote_ident(counter);
+    END LOOP;
+  END IF;
+END

@@ -1,0 +1,116 @@
+"""How the triggers that are declared differ from those that a database has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from statekit.declared import declared_on
+from statekit.errors import show_state
+from statekit.trigger.catalog import Installed, Problem, default_schema, installed
+from statekit.trigger.spec import StateTrigger
+
+FindingKind = Literal["missing", "outdated", "disabled", "edited", "incomplete", "undeclared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A difference between what is declared and what a database has.
+
+    Attributes:
+        kind: "missing" (declared, and not in the database), "outdated" (made of another declaration), "disabled",
+            "edited" (by hand), "incomplete" (a part is missing, such as that of a partition), "undeclared" (in the
+            database, and not declared).
+        schema: the schema of the table in the database.
+        table: name of the table.
+        column: name of the column.
+        detail: what exactly, for people.
+        declared: the trigger as it should be; None if it is undeclared.
+        installed: the trigger as the database has it; None if it is missing.
+    """
+
+    kind: FindingKind
+    schema: str
+    table: str
+    column: str
+    detail: str
+    declared: StateTrigger | None
+    installed: StateTrigger | None
+
+
+def declared_in(*metadata: sa.MetaData) -> list[StateTrigger]:
+    """Return the triggers that the guards on the tables of a MetaData declare, in the order of its tables.
+
+    A guard that was declared with ``trigger=False`` has none.
+    """
+    return [
+        StateTrigger.of(column)
+        for each in metadata
+        for table in each.sorted_tables
+        for column in table.columns
+        if (guard := declared_on(column)) is not None and guard.trigger is not False
+    ]
+
+
+def findings(connection: sa.Connection, declared: Iterable[StateTrigger]) -> list[Finding]:
+    """Return how the triggers of a database differ from those that should be there; nothing if they do not.
+
+    Args:
+        connection: to PostgreSQL or SQLite. It only reads.
+        declared: such as :func:`declared_in` gives.
+
+    Raises:
+        StatekitError: there are no state triggers for this database.
+    """
+    schema = default_schema(connection)
+    by_place = {_place(each): each for each in installed(connection)}
+    found: list[Finding] = []
+    for trigger in declared:
+        place = (trigger.schema or schema, trigger.table, trigger.column)
+        found += _compared(trigger, by_place.pop(place, None), place)
+    found += [
+        Finding("undeclared", *place, "no guard declares it", None, each.trigger) for place, each in by_place.items()
+    ]
+    return found
+
+
+def _place(each: Installed) -> tuple[str, str, str]:
+    return each.schema, each.table, each.trigger.column
+
+
+def _compared(declared: StateTrigger, there: Installed | None, place: tuple[str, str, str]) -> list[Finding]:
+    if there is None:
+        return [Finding("missing", *place, "the database has no trigger for it", declared, None)]
+    if there.trigger != declared:
+        detail = "; ".join(_differences(there.trigger, declared))
+        return [Finding("outdated", *place, detail, declared, there.trigger)]
+    return [_finding(problem, place, declared) for problem in there.problems]
+
+
+def _finding(problem: Problem, place: tuple[str, str, str], declared: StateTrigger) -> Finding:
+    return Finding(problem.kind, *place, problem.detail, declared, declared)
+
+
+def _differences(old: StateTrigger, new: StateTrigger) -> Iterable[str]:
+    def moves(trigger: StateTrigger, other: StateTrigger) -> str:
+        only = [pair for pair in trigger.transitions if pair not in set(other.transitions)]
+        return ", ".join(f"{show_state(source)} → {show_state(target)}" for source, target in only)
+
+    if added := moves(new, old):
+        yield f"the database does not allow {added}"
+    if removed := moves(old, new):
+        yield f"the database still allows {removed}"
+    if set(old.initial) != set(new.initial):
+        yield f"new rows may start in {_list(old.initial)} there, declared: {_list(new.initial)}"
+    if set(old.states) != set(new.states):
+        yield f"the states there are {_list(old.states)}, declared: {_list(new.states)}"
+    for name in ("on_illegal", "inline", "version", "schema"):
+        if getattr(old, name) != getattr(new, name):
+            yield f"{name} is {getattr(old, name)!r} there, declared: {getattr(new, name)!r}"
+
+
+def _list(states: Iterable[str | None]) -> str:
+    return ", ".join(map(show_state, states))
