@@ -17,14 +17,18 @@ PEERS := tests/benchmarks/peers-requirements.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-matrix lint format docs bench clean
+.PHONY: help demo demo-postgres test test-matrix lint format docs bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## the inbox of the incident, first without and then with statekit
 	@echo "==> demo: examples/inbox"
 	@$(BIN)/python -m examples.inbox
+
+demo-postgres: $(VENV)/.demo-postgres ## the trigger on a PostgreSQL from a wheel: plain SQL, stopped and counted
+	@echo "==> demo-postgres: examples/inbox"
+	@$(BIN)/python -m examples.inbox.postgres
 
 test: $(VENV)/.test ## all tests, on SQLite and a real PostgreSQL that they start themselves
 	@echo "==> test: pytest, with SQLite and PostgreSQL on all drivers"

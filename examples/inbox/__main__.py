@@ -12,6 +12,7 @@ import statekit
 from examples.inbox import model, model_guarded
 from examples.inbox.mails import count_states, new_inbox, work_in_spam_review
 from examples.inbox.model_guarded import Message
+from examples.inbox.raw import SCRIPT, add_trigger, run_as_text, run_script
 from examples.inbox.runs import capture_with_statekit, capture_without_statekit, first_error, log_lines
 from examples.inbox.screen import Screen
 from examples.inbox.states import Status
@@ -21,12 +22,14 @@ from statekit.errors import show_pairs
 def main() -> None:
     """Tell the story."""
     screen = Screen()
-    with new_inbox() as untouched, new_inbox() as plain, new_inbox() as guarded, new_inbox() as strict:
+    inboxes = [new_inbox() for _ in range(5)]
+    with inboxes[0] as untouched, inboxes[1] as plain, inboxes[2] as guarded, inboxes[3] as strict, inboxes[4] as raw:
         introduce(screen, untouched)
         show_damage(screen, plain)
         show_declaration(screen)
         show_guarded(screen, guarded)
         show_error(screen, strict)
+        show_trigger(screen, raw)
         compare(screen, untouched, plain, guarded)
 
 
@@ -96,6 +99,21 @@ def show_error(screen: Screen, inbox: Engine) -> None:
     screen.say(f"written to the database: {written}")
     may = ", ".join(f"{each.source} → {each.target}" for each in transitions)
     screen.say(f"statekit.available(message), for that one: {may}")
+
+
+def show_trigger(screen: Screen, inbox: Engine) -> None:
+    """Run plain SQL past SQLAlchemy, with the same table as a trigger in the database."""
+    screen.heading("5. Past SQLAlchemy: a script in plain SQL, and the same table as a trigger")
+    before = count_states(inbox)
+    screen.code(SCRIPT, "sql")
+    add_trigger(inbox)
+    refused = run_script(inbox)
+    screen.say(f"sqlite3.{type(refused).__name__}: {refused}", "red")
+    with log_lines():
+        error = run_as_text(inbox)
+    screen.say(f"The same as text() in the application: {type(error).__name__}: {error}", "red")
+    written = "nothing" if count_states(inbox) == before else "a part of it"
+    screen.say(f"written to the database: {written}", "green")
 
 
 def compare(screen: Screen, untouched: Engine, plain: Engine, guarded: Engine) -> None:

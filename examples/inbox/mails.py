@@ -75,18 +75,23 @@ def _mails() -> list[dict[str, Any]]:
 
 @contextmanager
 def new_inbox() -> Iterator[Engine]:
-    """Give a fresh copy of the inbox, in memory; it is gone after the block.
-
-    The rows were there before statekit came, so they are written through the model that does not know it.
-    """
+    """Give a fresh copy of the inbox, in memory; it is gone after the block."""
     engine = create_engine("sqlite://")
     try:
-        Base.metadata.create_all(engine)
-        with engine.begin() as connection:
-            connection.execute(insert(Message), _mails())
+        fill(engine)
         yield engine
     finally:
         engine.dispose()
+
+
+def fill(engine: Engine) -> None:
+    """Make the table, and put the messages into it.
+
+    The rows were there before statekit came, so they are written through the model that does not know it.
+    """
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(Message), _mails())
 
 
 def count_states(engine: Engine) -> dict[Status, int]:

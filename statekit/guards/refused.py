@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
 
-from statekit.errors import IllegalTransition
+from statekit.errors import IllegalTransition, StatekitError
 from statekit.guards.guard import Guard, all_guards
 from statekit.guards.hints import hint_for
 from statekit.observe import log
 from statekit.observe.hook import publish
 from statekit.trigger.dialects import is_supported
-from statekit.trigger.refusal import Refusal, refusal_in
+from statekit.trigger.refusal import Refusal, refusal_in, trigger_in_the_way
 from statekit.trigger.spec import StateTrigger
 
 _is_installed = False
@@ -33,14 +33,14 @@ def install() -> None:
         _is_installed = True
 
 
-def _translate(context: ExceptionContext) -> IllegalTransition | None:
+def _translate(context: ExceptionContext) -> StatekitError | None:
     """Return the error to raise instead, or None. It never raises: that would silence the listeners after it."""
     if not is_supported(context.dialect):
         return None
     refusal = refusal_in(context.original_exception)
     if refusal is None:
-        return None
-    guard = _guard_behind(refusal)
+        return _in_the_way(context.original_exception)
+    guard = _guard_behind(refusal.trigger)
     error = _error(refusal, guard)
     if guard is not None:
         move = guard.move(
@@ -53,8 +53,23 @@ def _translate(context: ExceptionContext) -> IllegalTransition | None:
     return error
 
 
-def _guard_behind(refusal: Refusal) -> Guard | None:
-    return next((guard for guard in all_guards() if StateTrigger.of(guard.column).name == refusal.trigger), None)
+def _in_the_way(error: BaseException) -> StatekitError | None:
+    name = trigger_in_the_way(error)
+    if name is None:
+        return None
+    guard = _guard_behind(name)
+    table, column = ("…", "…") if guard is None else (guard.column.table.name, guard.column.name)
+    return StatekitError(
+        f"The state trigger {name} depends on the column, so that PostgreSQL neither drops it nor changes its type. In "
+        f'the migration, write op.drop_state_trigger("{table}", "{column}", …) before that, and '
+        f'op.create_state_trigger("{table}", "{column}", …) after it if the column stays; autogenerate writes both. '
+        "What the trigger has counted goes with it."
+    )
+
+
+def _guard_behind(trigger: str) -> Guard | None:
+    """Return the guard that declares a trigger; the latest, where a process has several models of one table's name."""
+    return next((guard for guard in reversed(all_guards()) if StateTrigger.of(guard.column).name == trigger), None)
 
 
 def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,11 @@ def blocked(connection: sa.Connection, triggers: Iterable[StateTrigger] | None =
     rows = connection.exec_driver_sql(f'SELECT "trigger", kind, source, target, number FROM {function}').all()
     total: Counter[Pair] = Counter()
     for name, kind, source, target, number in rows:
+        if number is None and (wanted is None or name in wanted):
+            raise StatekitError(
+                f"The owner of {function} may not read the counters of {name}, which another role has made: grant that "
+                "owner USAGE on them."
+            )
         if kind == "blocked" and number and (wanted is None or name in wanted):
             total[source, target] += number
     return total
@@ -129,7 +135,7 @@ WITH RECURSIVE family(root, oid) AS (
   SELECT f.root, i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON i.inhparent = f.oid
 )
 SELECT f.root, f.oid, c.oid::pg_catalog.regclass::text AS relation, c.relkind, t.tgname, t.tgenabled,
-       CASE WHEN f.oid = f.root THEN pg_catalog.pg_get_triggerdef(t.oid) END AS definition
+       pg_catalog.pg_get_triggerdef(t.oid) AS definition
 FROM family f
 JOIN pg_catalog.pg_class c ON c.oid = f.oid AND c.relkind IN ('r', 'p')
 LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = f.oid
@@ -138,8 +144,9 @@ ORDER BY f.root, f.oid <> f.root, relation, t.tgname
 """
 
 _FUNCTIONS = """
-SELECT p.proname, p.prosrc, p.prosecdef, p.provolatile
-FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace('statekit')
+SELECT p.proname, p.prosrc, p.prosecdef, p.provolatile, p.proisstrict, l.lanname, p.proconfig
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace = pg_catalog.to_regnamespace('statekit')
 """
 
 _COUNTERS = """
@@ -203,8 +210,22 @@ def _function_problems(trigger: StateTrigger, functions: dict[str, Any]) -> Iter
         known = functions.get(name)
         if known is None:
             yield Problem("incomplete", f"the function statekit.{name} is missing")
-        elif known.prosrc.strip() != function.body.strip() or known.prosecdef != ("SECURITY DEFINER" in function.sql):
+        elif known.prosrc.strip() != function.body.strip() or not _is_as_defined(known, function.definition):
             yield Problem("edited", f"the function statekit.{name} was changed by hand")
+
+
+def _is_as_defined(known: Any, definition: str) -> bool:
+    """Return whether a function is still what CREATE FUNCTION said, which ALTER FUNCTION changes."""
+    settings = {each.partition("=")[0] for each in known.proconfig or ()}
+    values = [each.partition("=")[2] for each in known.proconfig or ()]
+    return (
+        known.lanname == "plpgsql"
+        and not known.proisstrict
+        and known.prosecdef == ("SECURITY DEFINER" in definition)
+        and (_char(known.provolatile) == "i") == ("IMMUTABLE" in definition)
+        and settings == set(re.findall(r"\bSET (\w+) =", definition))
+        and all(value in definition for value in values)
+    )
 
 
 def _counter_problems(trigger: StateTrigger, counters: set[str]) -> Iterable[Problem]:
@@ -229,10 +250,21 @@ def _trigger_problems(
         disabled = [name for name, part in names.items() if _char(part.tgenabled) not in ("O", "A")]
         for name in sorted(disabled):
             yield Problem("disabled", f"the trigger {name} is disabled on {relation}")
-        if number == 0 and not ours - names.keys():
+        if number == 0:
+            root = {name: _anywhere(part) for name, part in names.items()}
             definitions = "\n".join(part.definition for _, part in sorted(names.items()))
-            if _md5(definitions) != data.get("definitions"):
-                yield Problem("edited", f"the triggers on {relation} were changed by hand")
+            is_edited = not ours - names.keys() and _md5(definitions) != data.get("definitions")
+            is_like_root = not is_edited
+        else:
+            is_edited = is_like_root and any(root.get(name) != _anywhere(part) for name, part in names.items())
+        if is_edited:
+            yield Problem("edited", f"the triggers on {relation} were changed by hand")
+
+
+def _anywhere(part: Any) -> str:
+    """Return the definition of a trigger, whatever table it is on."""
+    start, _, end = part.definition.partition(f" ON {part.relation} ")
+    return f"{start} {end}"
 
 
 def _char(value: Any) -> str:

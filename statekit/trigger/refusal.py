@@ -6,12 +6,17 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from statekit.trigger.spec import PREFIX
 
 CHECK_VIOLATION = "23514"
 """SQLSTATE of the errors of PostgreSQL's triggers."""
+FEATURE_NOT_SUPPORTED = "0A000"
+DEPENDENT_OBJECTS_STILL_EXIST = "2BP01"
+
+# "trigger statekit_… on table message depends on column "status" [of table …]"; the rest is in the server's language.
+_DEPENDENT = re.compile(r"\b(?:zzz_)?(statekit_[a-z0-9_]+_[0-9a-f]{8})(?:_new)?\b")
 
 _IN_SQLITE = re.compile(r"\[(statekit_[a-z0-9_]+) (\{.*\})\]\Z", re.DOTALL)
 
@@ -50,34 +55,13 @@ def refusal_in(error: BaseException) -> Refusal | None:
         error: as the driver has raised it (psycopg, psycopg2, sqlite3), or as SQLAlchemy's adaption of the driver has
             (asyncpg, aiosqlite).
     """
-    diagnostics = getattr(error, "diag", None)
-    if diagnostics is not None:
-        return _in_postgresql(
-            getattr(diagnostics, "sqlstate", None),
-            diagnostics.constraint_name,
-            diagnostics.message_detail,
-            diagnostics.table_name,
-            diagnostics.column_name,
-        )
-    original: Any = getattr(error, "driver_exception", None) or error.__cause__ or error
-    if hasattr(original, "constraint_name"):
-        return _in_postgresql(
-            getattr(original, "sqlstate", None),
-            original.constraint_name,
-            original.detail,
-            original.table_name,
-            original.column_name,
-        )
-    return _in_sqlite(str(error)) if type(error).__name__ == "IntegrityError" else None
-
-
-def _in_postgresql(
-    sqlstate: str | None, constraint: str | None, detail: str | None, table: str | None, column: str | None
-) -> Refusal | None:
-    if sqlstate != CHECK_VIOLATION or not (constraint or "").startswith(PREFIX):
+    said = _diagnostics(error)
+    if said is None:
+        return _in_sqlite(str(error)) if type(error).__name__ == "IntegrityError" else None
+    if said.sqlstate != CHECK_VIOLATION or not (said.constraint or "").startswith(PREFIX):
         return None
     try:
-        about = json.loads(detail or "", parse_float=Decimal)
+        about = json.loads(said.detail or "", parse_float=Decimal)
         version = about["statekit"]
     except (ValueError, KeyError, TypeError):
         return None  # a CHECK of the user's own that is called so
@@ -91,9 +75,41 @@ def _in_postgresql(
         key=None if about["key"] is None else tuple((name, value) for name, value in about["key"]),
         allowed=tuple(about["allowed"]),
         counted=True,
-        table=table,
-        column=column,
+        table=said.table,
+        column=said.column,
     )
+
+
+def trigger_in_the_way(error: BaseException) -> str | None:
+    """Return the state trigger because of which PostgreSQL refuses to drop a column or to change its type, or None.
+
+    Args:
+        error: as for :func:`refusal_in`.
+    """
+    said = _diagnostics(error)
+    if said is None or said.sqlstate not in (FEATURE_NOT_SUPPORTED, DEPENDENT_OBJECTS_STILL_EXIST):
+        return None
+    match = _DEPENDENT.search(said.detail or "")
+    return match.group(1) if match else None
+
+
+class _Diagnostics(NamedTuple):
+    sqlstate: str | None
+    constraint: str | None
+    detail: str | None
+    table: str | None
+    column: str | None
+
+
+def _diagnostics(error: BaseException) -> _Diagnostics | None:
+    """Return what PostgreSQL says of an error, whichever driver has raised it; None if it is not PostgreSQL's."""
+    said: Any = getattr(error, "diag", None)
+    if said is not None:
+        return _Diagnostics(said.sqlstate, said.constraint_name, said.message_detail, said.table_name, said.column_name)
+    said = getattr(error, "driver_exception", None) or error.__cause__ or error
+    if hasattr(said, "constraint_name"):
+        return _Diagnostics(said.sqlstate, said.constraint_name, said.detail, said.table_name, said.column_name)
+    return None
 
 
 def _in_sqlite(text: str) -> Refusal | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -66,19 +67,22 @@ def findings(connection: sa.Connection, declared: Iterable[StateTrigger]) -> lis
         StatekitError: there are no state triggers for this database.
     """
     schema = default_schema(connection)
-    by_place = {_place(each): each for each in installed(connection)}
+    by_place: dict[tuple[str, str, str], list[Installed]] = defaultdict(list)
+    for each in installed(connection):
+        by_place[each.schema, each.table, each.trigger.column].append(each)
     found: list[Finding] = []
     for trigger in declared:
         place = (trigger.schema or schema, trigger.table, trigger.column)
-        found += _compared(trigger, by_place.pop(place, None), place)
+        there = by_place[place]
+        # Of several on one column, such as under an older name of the table, the others are none that is declared.
+        there.sort(key=lambda each: each.trigger.name != trigger.name)
+        found += _compared(trigger, there.pop(0) if there else None, place)
     found += [
-        Finding("undeclared", *place, "no guard declares it", None, each.trigger) for place, each in by_place.items()
+        Finding("undeclared", *place, f"no guard declares the trigger {each.trigger.name}", None, each.trigger)
+        for place, there in by_place.items()
+        for each in there
     ]
     return found
-
-
-def _place(each: Installed) -> tuple[str, str, str]:
-    return each.schema, each.table, each.trigger.column
 
 
 def _compared(declared: StateTrigger, there: Installed | None, place: tuple[str, str, str]) -> list[Finding]:
@@ -107,7 +111,7 @@ def _differences(old: StateTrigger, new: StateTrigger) -> Iterable[str]:
         yield f"new rows may start in {_list(old.initial)} there, declared: {_list(new.initial)}"
     if set(old.states) != set(new.states):
         yield f"the states there are {_list(old.states)}, declared: {_list(new.states)}"
-    for name in ("on_illegal", "inline", "version", "schema"):
+    for name in ("on_illegal", "inline", "version", "schema", "table"):
         if getattr(old, name) != getattr(new, name):
             yield f"{name} is {getattr(old, name)!r} there, declared: {getattr(new, name)!r}"
 

@@ -10,6 +10,7 @@ import difflib
 import inspect
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -26,7 +27,7 @@ import statekit
 pytest.importorskip("rich")
 
 from examples.inbox import __main__ as demo
-from examples.inbox import mails, model, model_guarded
+from examples.inbox import mails, model, model_guarded, raw
 from examples.inbox.capture import SPAM_SENDERS, SPAM_WORDS
 from examples.inbox.mails import new_inbox
 from examples.inbox.runs import capture_with_statekit, capture_without_statekit, first_error, log_lines
@@ -160,6 +161,30 @@ def test_a_developer_gets_the_error_and_nothing_is_written(inbox: sa.Engine) -> 
     assert [(each.source, each.target) for each in transitions] == [("PROMOTED", "COMPLETED")]
 
 
+def test_the_trigger_stops_the_script(inbox: sa.Engine) -> None:
+    """Without it, the script in plain SQL does its damage; with it, nothing is written and the error says why."""
+    before = rows(inbox)
+    with new_inbox() as other:
+        assert raw.run_script(other) is None
+        assert FORBIDDEN in changed(before, rows(other)).values()
+    raw.add_trigger(inbox)
+    refused = raw.run_script(inbox)
+    assert isinstance(refused, sqlite3.IntegrityError)
+    assert "message.status: cannot move from PROMOTED to SPAM_REVIEW. Allowed from PROMOTED: COMPLETED." in str(refused)
+    assert rows(inbox) == before
+
+
+def test_the_script_as_text_gets_the_error_of_the_guard(inbox: sa.Engine) -> None:
+    """Counted once, as there is nobody else who could."""
+    raw.add_trigger(inbox)
+    counted = statekit.counts(model_guarded.Message.status)
+    with log_lines():
+        error = raw.run_as_text(inbox)
+    assert error is not None
+    assert (error.source, error.target, error.allowed) == (*FORBIDDEN, ("COMPLETED",))
+    assert statekit.counts(model_guarded.Message.status) - counted == {FORBIDDEN: 1}
+
+
 def test_the_two_models_differ_by_the_declaration_alone() -> None:
     """What the demo shows as added is all that was added, and it is short."""
     without, with_guard = (inspect.getsource(module).splitlines() for module in (model, model_guarded))
@@ -199,7 +224,7 @@ def test_piped_it_is_plain_text(printed: str) -> None:
     assert "\x1b" not in printed
     assert not re.search("[\u2500-\u259f]", printed)
     assert not re.search(r"[ \t\r]$", printed, re.M)
-    assert len(printed.splitlines()) <= 66
+    assert len(printed.splitlines()) <= 74
 
 
 def test_piped_it_tells_the_story(printed: str, inbox: sa.Engine) -> None:
@@ -219,6 +244,8 @@ def test_piped_it_tells_the_story(printed: str, inbox: sa.Engine) -> None:
         f"[SELF-HEAL] Operation complete: Spam capture: {summary}",
         "written to the database: nothing",
         "statekit.available(message), for that one: PROMOTED → COMPLETED",
+        "The same as text() in the application: IllegalTransition: Message.status: cannot move from PROMOTED to "
+        "SPAM_REVIEW; allowed from PROMOTED: COMPLETED.",
         "+class Message(Guarded, Base):",
         "PROMOTED --> COMPLETED",
     ):

@@ -23,6 +23,7 @@ from statekit import (
     guard,
     operation,
 )
+from statekit.trigger import StateTrigger
 
 
 class Status(enum.StrEnum):
@@ -53,6 +54,8 @@ plain = Table("plain", MetaData(), Column("id", Integer, primary_key=True), Colu
 guard(Ticket.state, TransitionTable({"OPEN": ["CLOSED", "WAITING"]}, (None, "OPEN")), on_illegal="skip", steps=True)
 guard(plain.c.state, TransitionTable("OPEN → CLOSED"), on_illegal="observe")
 guard(Ticket.state, TransitionTable("OPEN → CLOSED"), on_illegal="ignore")  # type: ignore[arg-type]
+guard(Message.status, TransitionTable("READY → PROMOTED"), trigger=True)
+guard(Message.status, TransitionTable("READY → PROMOTED"), trigger="yes")  # type: ignore[arg-type]
 guard("ticket.state", TransitionTable("OPEN → CLOSED"))  # type: ignore[arg-type]
 
 
@@ -80,6 +83,18 @@ async def use_async(session: Session) -> None:
     async with statekit.operation("Promotion") as op:
         session.flush()
     assert_type(op.name, str)
+
+
+def use_triggers(engine: Engine) -> None:
+    trigger = StateTrigger("message", "status", [("READY", "PROMOTED"), (None, "READY")], initial=["READY"])
+    assert_type(trigger.name, str)
+    assert_type(trigger.create_sql("postgresql"), tuple[str, ...])
+    assert_type(trigger.drop_sql(engine.dialect), tuple[str, ...])
+    assert_type(StateTrigger.of(Message.status), StateTrigger)
+    StateTrigger("message", "status", [("READY",)], initial=["READY"])  # type: ignore[list-item]
+    StateTrigger("message", "status", [], initial=["READY"], on_illegal="ignore")  # type: ignore[arg-type]
+    assert_type(counts(Message.status, bind=engine), Counter[tuple[str | None, str | None]])
+    counts(Message.status, bind="postgresql://")  # type: ignore[arg-type]
 
 
 def use_engines(engine: Engine, async_engine: AsyncEngine) -> None:

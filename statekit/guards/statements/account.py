@@ -125,6 +125,17 @@ class Account:
         self.stays += other.stays
         self.skipped += other.skipped
 
+    def take_back(self, kept: Account) -> None:
+        """Forget the moves of rows that were to be written and are as they were.
+
+        Args:
+            kept: an account of the rows that are found now.
+        """
+        for key, rows in kept._done.items():
+            if (mine := self._done.get(key)) is not None:
+                mine.pairs -= rows.pairs
+                mine.named = []  # which of them have moved is not known
+
     def _are_legal(self, pairs: Sequence[Pair | None]) -> bool:
         """Return whether each guard has a legal move to judge, and no row stays."""
         return all(pair in guard.legal for guard, pair in zip(self._guards, pairs, strict=True))

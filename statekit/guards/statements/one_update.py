@@ -213,10 +213,28 @@ class OneUpdate:
         return result, met_by(result, self._execution.connection)
 
     def _explain(self, account: Account, met: int) -> None:
-        """Look again where fewer rows were met than were to be: something changed them in between."""
-        again = self.judge(hold=False)
-        if again is not None and again.is_refused and not account.is_refused:
+        """Look again where fewer rows were met than were to be: something changed them in between, or kept them back.
+
+        What the database has kept back, such as by a trigger that skips, did not move: it is not reported as if it did,
+        and the objects in the session do not say so.
+        """
+        again = account_of(self._plan)
+        groups = self._question.groups(self._execution, self._values, hold=False)
+        pairs = [self._question.pairs(group.where, self._values) for group in groups]
+        refused, kept = [], []
+        for group, each in zip(groups, pairs, strict=True):
+            if not again.add(each, group.number):
+                refused.append(group)
+            elif any(source != target for source, target in each):
+                kept.append(group)
+        if again.is_refused and not account.is_refused:
+            self._question.name_refused(again, self._execution, self._values, refused)
             again.refuse(hint=LATE)
+        if kept:
+            account.take_back(again)
+            if orm.is_wanted():
+                rows = self._question.rows(self._execution, self._values, kept)
+                orm.note([key for key, _ in rows], self._execution.connection)
         warn_of_missing_rows(self._plan, account.written - met)
 
 

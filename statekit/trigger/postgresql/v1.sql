@@ -3,6 +3,11 @@
 
 -- block: schema
 BEGIN
+  IF pg_catalog.current_setting('server_version_num')::int < 140000 THEN
+    RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+      MESSAGE = 'statekit''s triggers need PostgreSQL 14 or later, and this is '
+        || pg_catalog.current_setting('server_version');
+  END IF;
   -- Until the transaction ends: two that replace the same function at once would fail.
   PERFORM pg_catalog.pg_advisory_xact_lock(7165918366131643745);
   -- Not IF NOT EXISTS, which asks for the right to create schemas also where there is nothing to create.
@@ -11,16 +16,18 @@ BEGIN
     COMMENT ON SCHEMA statekit IS 'Functions and counters of statekit''s triggers.';
   END IF;
   IF pg_catalog.to_regprocedure('statekit.counts_v1()') IS NULL THEN
-    -- Without a privilege, pg_sequence_last_value gives NULL: whoever may call this function reads the true number.
+    -- Without a privilege, pg_sequence_last_value gives NULL or an error, depending on the version: whoever may call
+    -- this function reads the true number, or NULL where the function's owner may not either.
     CREATE FUNCTION statekit.counts_v1(
       OUT "trigger" pg_catalog.text, OUT kind pg_catalog.text, OUT new_row pg_catalog.bool,
       OUT source pg_catalog.text, OUT target pg_catalog.text, OUT number pg_catalog.int8
     ) RETURNS SETOF pg_catalog.record
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $counts$
       SELECT about ->> 'trigger', about ->> 'kind', (about ->> 'new')::bool, about ->> 'source', about ->> 'target',
-             coalesce(pg_sequence_last_value(counter), 0)
+             CASE WHEN has_sequence_privilege(counter, 'USAGE, SELECT')
+                  THEN coalesce(pg_sequence_last_value(counter), 0) END
       FROM (
-        SELECT c.oid::regclass AS counter, obj_description(c.oid, 'pg_class')::jsonb AS about
+        SELECT c.oid AS counter, obj_description(c.oid, 'pg_class')::jsonb AS about
         FROM pg_class c
         WHERE c.relnamespace = to_regnamespace('statekit') AND c.relkind = 'S' AND starts_with(c.relname::text, 'statekit_')
       ) counters
@@ -132,10 +139,20 @@ DECLARE
   counter text;
   thing text;
   grantee oid;
+  owner CONSTANT oid := (SELECT p.proowner FROM pg_catalog.pg_proc p
+                         WHERE p.oid = 'statekit.{{name}}()'::pg_catalog.regprocedure);
 BEGIN
   FOR counter, about IN SELECT key, value FROM pg_catalog.jsonb_each({{sequences}}) LOOP
     EXECUTE 'CREATE SEQUENCE IF NOT EXISTS statekit.' || counter;
     EXECUTE 'COMMENT ON SEQUENCE statekit.' || counter || ' IS ' || pg_catalog.quote_literal(about);
+  END LOOP;
+  -- A superuser may have replaced the function, which then still belongs to the role that made it, and counts as that.
+  FOR counter IN
+    SELECT c.relname FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'statekit'::pg_catalog.regnamespace AND c.relkind = 'S' AND c.relowner <> owner
+      AND pg_catalog.starts_with(c.relname::text, '{{name}}_')
+  LOOP
+    EXECUTE 'ALTER SEQUENCE statekit.' || counter || ' OWNER TO ' || owner::pg_catalog.regrole::text;
   END LOOP;
   -- Whoever writes to the table asks the rule; only the trigger counts, whatever default privileges say.
   GRANT EXECUTE ON FUNCTION statekit.{{name}}_legal(pg_catalog.text, pg_catalog.text) TO PUBLIC;
@@ -178,6 +195,8 @@ BEGIN
     RAISE EXCEPTION USING MESSAGE = {{title}} || ' is no table, so that it can have no state trigger';
   END IF;
   needs_before := is_partitioned OR {{mode}} = 'skip';
+  -- No operator of anybody's own gets into the WHEN, where it would stay. Names of tables are written with the schema.
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
 
   -- One lock for all that follows, as strong as the strongest. Whoever waits for it holds up every later writer: so
   -- never for longer than 100 ms, and then the others go first.
@@ -247,24 +266,24 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- How the triggers look when nobody has changed them by hand: in names that do not depend on the search path.
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
+  -- How the triggers look when nobody has changed them by hand.
   SELECT pg_catalog.string_agg(pg_catalog.pg_get_triggerdef(t.oid), E'\n' ORDER BY t.tgname) INTO definitions
   FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname IN ('{{name}}', '{{name}}_new', 'zzz_{{name}}');
-  PERFORM pg_catalog.set_config('search_path', search_path, true);
   EXECUTE 'COMMENT ON TRIGGER {{name}} ON ' || root::text || ' IS ' || pg_catalog.quote_literal(
     {{about}}::pg_catalog.jsonb || pg_catalog.jsonb_build_object('definitions', pg_catalog.md5(definitions)));
+  PERFORM pg_catalog.set_config('search_path', search_path, true);
 END
 
 -- block: types
 DECLARE
   root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+  search_path CONSTANT text := pg_catalog.current_setting('search_path');
   about record;
   state text;
   stored text;
-  same bool;
 BEGIN
-  SELECT a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, t.typtype, t.typcategory,
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);  -- as where the trigger is made
+  SELECT a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, t.typtype,
          coalesce(l.collisdeterministic, true) AS is_deterministic
   INTO about
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -285,9 +304,15 @@ BEGIN
       PERFORM 1 FROM pg_catalog.pg_enum e WHERE e.enumtypid = about.atttypid AND e.enumlabel = state;
       stored := CASE WHEN FOUND THEN state END;
     ELSE
-      EXECUTE 'SELECT CAST(CAST(' || pg_catalog.quote_literal(state) || ' AS ' || about.type || ') AS pg_catalog.text),'
-        || ' NOT CAST(' || pg_catalog.quote_literal(state) || ' AS ' || about.type || ') IS DISTINCT FROM CAST('
-        || pg_catalog.quote_literal(state) || ' AS ' || about.type || ')' INTO stored, same;
+      BEGIN
+        EXECUTE 'SELECT CAST(s.state AS pg_catalog.text) FROM (SELECT CAST(' || pg_catalog.quote_literal(state)
+          || ' AS ' || about.type || ') AS state) s WHERE s.state IS NOT DISTINCT FROM s.state' INTO stored;
+      EXCEPTION WHEN OTHERS THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+          MESSAGE = {{title}} || {{attribute}} || ' is of the type ' || about.type || ', which cannot store the state '
+            || pg_catalog.quote_literal(state) || ': ' || SQLERRM,
+          HINT = 'Name the states as the database stores them, in a text, enum or integer column.';
+      END;
     END IF;
     IF stored IS DISTINCT FROM state THEN
       RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -295,16 +320,8 @@ BEGIN
           || pg_catalog.quote_literal(state) || CASE WHEN stored IS NULL THEN '' ELSE ': it makes ' || pg_catalog.quote_literal(stored) || ' of it' END,
         HINT = 'Name the states as the database stores them, in a text, enum or integer column.';
     END IF;
-    IF about.typcategory = 'S' AND about.typtype = 'b' AND upper(state) <> lower(state) THEN
-      EXECUTE 'SELECT NOT CAST(' || pg_catalog.quote_literal(upper(state)) || ' AS ' || about.type
-        || ') IS DISTINCT FROM CAST(' || pg_catalog.quote_literal(lower(state)) || ' AS ' || about.type || ')' INTO same;
-      IF same THEN
-        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
-          MESSAGE = {{title}} || {{attribute}} || ' is of the type ' || about.type || ', which takes upper and lower case for the same, so that its states cannot be told apart',
-          HINT = 'Use a text column.';
-      END IF;
-    END IF;
   END LOOP;
+  PERFORM pg_catalog.set_config('search_path', search_path, true);
 END
 
 -- block: comment
