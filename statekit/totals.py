@@ -60,14 +60,21 @@ def _by_triggers(guard: Any, bind: Any) -> Counter[Pair]:
     from statekit.trigger.catalog import blocked
     from statekit.trigger.spec import StateTrigger
 
-    triggers = None if guard is None else [StateTrigger.of(guard.column)]
+    def asked(connection: sa.Connection) -> Counter[Pair]:
+        if guard is None:
+            return blocked(connection)
+        # Where schema_translate_map has the table.
+        schema = connection.schema_for_object(guard.column.table)
+        data = StateTrigger.of(guard.column).as_data() | {"schema": schema}
+        return blocked(connection, [StateTrigger.from_data(data)])
+
     if isinstance(bind, Session):
         bind = bind.connection()
     if isinstance(bind, sa.Connection):
-        return blocked(bind, triggers)
+        return asked(bind)
     if isinstance(bind, sa.Engine):
         with bind.connect() as connection:
-            return blocked(connection, triggers)
+            return asked(connection)
     raise StatekitError(
         f"bind={bind!r}; allowed is an Engine, a Connection or a Session. Of an async engine, use "
         "await connection.run_sync(lambda c: counts(attribute, c))."

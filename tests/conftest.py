@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -108,44 +109,53 @@ def _skip(config: pytest.Config, reason: str) -> None:
     (pytest.fail if config.getoption("--require-backends") else pytest.skip)(reason)
 
 
-# --- one PostgreSQL server for the run --------------------------------------------------------------------------------
+# --- one PostgreSQL server for the run, and one of an older version if the machine has it -----------------------------
 
-_server = pytest.StashKey[Server]()
+_servers = pytest.StashKey[dict[str, Server]]()
+_START: dict[str, Callable[[], Server]] = {"postgres_url": Server.start, "older_postgres_url": Server.start_older}
 
 
-def _start(config: pytest.Config) -> Server:
-    if _server not in config.stash:
-        config.stash[_server] = Server.start()
-    return config.stash[_server]
+def _start(config: pytest.Config, which: str) -> Server:
+    started = config.stash.setdefault(_servers, {})
+    if which not in started:
+        told: dict[str, str] = getattr(config, "workerinput", {})
+        started[which] = Server(told[which]) if which in told else _START[which]()
+    return started[which]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: object) -> None:
-    """Under pytest-xdist, start the server before the workers and tell them where it is: one for all of them."""
-    try:
-        server = _start(node.config)  # type: ignore[attr-defined]
-    except Unavailable:
-        return
-    node.workerinput["postgres_url"] = server.url.render_as_string(hide_password=False)  # type: ignore[attr-defined]
+    """Under pytest-xdist, start the servers before the workers and tell them where they are: one for all of them."""
+    for which in _START:
+        with contextlib.suppress(Unavailable):
+            server = _start(node.config, which)  # type: ignore[attr-defined]
+            node.workerinput[which] = server.url.render_as_string(hide_password=False)  # type: ignore[attr-defined]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _server in config.stash:
-        config.stash[_server].stop()
-        del config.stash[_server]
+    for server in config.stash.get(_servers, {}).values():
+        server.stop()
+    if _servers in config.stash:
+        del config.stash[_servers]
 
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Server:
     """Return the PostgreSQL server of this run, started when the first test asks for it."""
-    config = request.config
-    if hasattr(config, "workerinput") and "postgres_url" in config.workerinput:
-        config.stash[_server] = Server(config.workerinput["postgres_url"])
     try:
-        return _start(config)
+        return _start(request.config, "postgres_url")
     except Unavailable as error:
-        _skip(config, str(error))
+        _skip(request.config, str(error))
         raise
+
+
+@pytest.fixture(scope="session")
+def older_postgres(request: pytest.FixtureRequest) -> Server:
+    """Return a server of an older PostgreSQL. A machine need not have one: then the test is skipped in any case."""
+    try:
+        return _start(request.config, "older_postgres_url")
+    except Unavailable as error:
+        pytest.skip(str(error))
 
 
 # --- databases --------------------------------------------------------------------------------------------------------
@@ -157,6 +167,31 @@ def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databa
     databases = Databases(tmp_path, lambda: request.getfixturevalue("postgres"))
     yield databases
     databases.close()
+
+
+@pytest.fixture
+def older_databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databases]:
+    """Return the maker of this test's engines on the older PostgreSQL, for the test to name a driver."""
+    server = request.getfixturevalue("older_postgres")
+    databases = Databases(tmp_path, lambda: server)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def older_engine(request: pytest.FixtureRequest, older_databases: Databases) -> sa.Engine:
+    """Return an engine on a fresh database of the older PostgreSQL through psycopg."""
+    if reason := missing_driver("psycopg"):
+        _skip(request.config, reason)
+    return older_databases.engine("psycopg")
+
+
+@pytest.fixture(params=["postgres", "older"])
+def each_postgres(request: pytest.FixtureRequest) -> sa.Engine:
+    """Return an engine on a fresh database through psycopg, on the run's PostgreSQL and on the older one in turn."""
+    name = "postgres_engine" if request.param == "postgres" else "older_engine"
+    engine: sa.Engine = request.getfixturevalue(name)
+    return engine
 
 
 @pytest.fixture(params=SYNC_BACKENDS)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.engine.default import DefaultDialect
 
 from statekit.errors import IllegalTransition, StatekitError
 from statekit.guards.guard import Guard, all_guards
@@ -40,7 +41,7 @@ def _translate(context: ExceptionContext) -> StatekitError | None:
     refusal = refusal_in(context.original_exception)
     if refusal is None:
         return _in_the_way(context.original_exception)
-    guard = _guard_behind(refusal.trigger)
+    guard = _guard_behind(refusal)
     error = _error(refusal, guard)
     if guard is not None:
         move = guard.move(
@@ -57,7 +58,7 @@ def _in_the_way(error: BaseException) -> StatekitError | None:
     name = trigger_in_the_way(error)
     if name is None:
         return None
-    guard = _guard_behind(name)
+    guard = next((each for each in all_guards() if _name_of(each) == name), None)
     table, column = ("…", "…") if guard is None else (guard.column.table.name, guard.column.name)
     return StatekitError(
         f"The state trigger {name} depends on the column, so that PostgreSQL neither drops it nor changes its type. In "
@@ -67,9 +68,26 @@ def _in_the_way(error: BaseException) -> StatekitError | None:
     )
 
 
-def _guard_behind(trigger: str) -> Guard | None:
-    """Return the guard that declares a trigger; the latest, where a process has several models of one table's name."""
-    return next((guard for guard in reversed(all_guards()) if StateTrigger.of(guard.column).name == trigger), None)
+def _guard_behind(refusal: Refusal) -> Guard | None:
+    """Return the guard of the column that a trigger holds.
+
+    A process may have several models of one table's name, for several databases: of those that fit, the latest. In
+    another schema than the declared one, the table is a copy, or a tenant's.
+    """
+    key = None if refusal.key is None else {name for name, _ in refusal.key}
+    fitting = [
+        guard
+        for guard in reversed(all_guards())
+        if key is None or key == {column.name for column in guard.column.table.primary_key}
+    ]
+    return next((guard for guard in fitting if _name_of(guard) == refusal.trigger), None) or next(
+        (guard for guard in fitting if (guard.column.table.name, guard.column.name) == (refusal.table, refusal.column)),
+        None,
+    )
+
+
+def _name_of(guard: Guard) -> str:
+    return StateTrigger.of(guard.column).name
 
 
 def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
@@ -118,10 +136,11 @@ _FROM_JSON: dict[type, Callable[[Any], Any]] = {
 def _value(column: sa.Column[Any], value: Any) -> Any:
     """Return a part of a primary key as the model has it; as the database has sent it where that is not known."""
     try:
+        if isinstance(column.type, sa.Enum):
+            dialect = DefaultDialect()
+            read = column.type.dialect_impl(dialect).result_processor(dialect, None)
+            return read(value) if read is not None else value
         python_type = column.type.python_type
-        member = isinstance(column.type, sa.Enum) and column.type.enum_class
-        if member:
-            return column.type._db_value_lookup(value)  # type: ignore[attr-defined]
         return _FROM_JSON[python_type](value) if python_type in _FROM_JSON else value
-    except Exception:
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError):
         return value

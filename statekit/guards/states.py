@@ -67,6 +67,7 @@ class ColumnStates:
             self.values[text] = value
             self.known[value] = text
         _check_fit(column, self.values, where)
+        _check_collation(column.type, self.values, where)
 
     def text(self, value: Any) -> str | None:
         """Return the text that the database stores for a value of the attribute; None for NULL.
@@ -224,6 +225,21 @@ def _check_fit(column: sa.Column[Any], values: dict[str | None, Any], where: str
                     f"{where}: the state {text!r} has {len(text)} characters, and the column holds {length}. "
                     "Widen the column, or shorten the state."
                 )
+
+
+def _check_collation(type_: TypeEngine[Any], values: dict[str | None, Any], where: str) -> None:
+    """Refuse states that the database may take for the same."""
+    collation = getattr(type_, "collation", None)
+    if not collation:
+        return
+    folded: dict[str, str] = {}
+    for text in values:
+        other = folded.setdefault((text or "").casefold(), text or "")
+        if text and other != text:
+            raise TableError(
+                f"{where}: the states {other!r} and {text!r} differ by upper and lower case alone, and the column has "
+                f"a collation ({collation}), which may take them for the same. Rename one."
+            )
 
 
 def _binder(type_: TypeEngine[Any]) -> Callable[[Any], Any]:

@@ -59,7 +59,7 @@ def installed(connection: sa.Connection) -> list[Installed]:
     """Return every state trigger in the database, by schema, table and column.
 
     Raises:
-        StatekitError: there are no state triggers for this database.
+        StatekitError: there are no state triggers for this database, or a later statekit has made one.
     """
     if not dialects.is_supported(connection.dialect):
         dialects.writer(connection.dialect)
@@ -108,8 +108,8 @@ def blocked(connection: sa.Connection, triggers: Iterable[StateTrigger] | None =
     for name, kind, source, target, number in rows:
         if number is None and (wanted is None or name in wanted):
             raise StatekitError(
-                f"The owner of {function} may not read the counters of {name}, which another role has made: grant that "
-                "owner USAGE on them."
+                f"The owner of {function} may not read the counters of {name}, which another role has made. Make that "
+                "trigger again, which grants it."
             )
         if kind == "blocked" and number and (wanted is None or name in wanted):
             total[source, target] += number
@@ -144,9 +144,8 @@ ORDER BY f.root, f.oid <> f.root, relation, t.tgname
 """
 
 _FUNCTIONS = """
-SELECT p.proname, p.prosrc, p.prosecdef, p.provolatile, p.proisstrict, l.lanname, p.proconfig
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-WHERE p.pronamespace = pg_catalog.to_regnamespace('statekit')
+SELECT p.proname, p.prosrc, p.prosecdef, p.provolatile, p.proisstrict, p.proconfig
+FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.to_regnamespace('statekit')
 """
 
 _COUNTERS = """
@@ -156,7 +155,8 @@ WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S
 
 
 def _in_postgresql(connection: sa.Connection) -> list[Installed]:
-    roots = [(row, data) for row in connection.execute(sa.text(_ROOTS)) if (data := _data(row.about)) is not None]
+    noted = connection.execute(sa.text(_ROOTS)).all()
+    roots = [(row, data) for row in noted if (data := _data(row.tgname, row.about)) is not None]
     if not roots:
         return []
     family: dict[int, list[Any]] = defaultdict(list)
@@ -195,13 +195,23 @@ def _qualified_names(connection: sa.Connection) -> Iterator[None]:
         connection.execute(set_path, {"path": before, "local": local})
 
 
-def _data(about: str) -> dict[str, Any] | None:
+def _data(name: str, about: str) -> dict[str, Any] | None:
+    """Return what the comment on a trigger says; None if it is no comment of ours."""
     try:
-        data = json.loads(about)
-        known = isinstance(data["statekit"], dict) and data["statekit"]["version"] in VERSIONS
-        return data if known else None
+        data: dict[str, Any] = json.loads(about)
+        version = data["statekit"]["version"]
     except (ValueError, KeyError, TypeError):
         return None
+    _check_version(name, version)
+    return data
+
+
+def _check_version(name: str, version: Any) -> None:
+    if version not in VERSIONS:
+        raise StatekitError(
+            f"The trigger {name} was made by a later statekit: of version {version!r}, where this one knows "
+            f"{', '.join(map(str, VERSIONS))}. Install that, or one that is newer still."
+        )
 
 
 def _function_problems(trigger: StateTrigger, functions: dict[str, Any]) -> Iterable[Problem]:
@@ -219,8 +229,7 @@ def _is_as_defined(known: Any, definition: str) -> bool:
     settings = {each.partition("=")[0] for each in known.proconfig or ()}
     values = [each.partition("=")[2] for each in known.proconfig or ()]
     return (
-        known.lanname == "plpgsql"
-        and not known.proisstrict
+        not known.proisstrict
         and known.prosecdef == ("SECURITY DEFINER" in definition)
         and (_char(known.provolatile) == "i") == ("IMMUTABLE" in definition)
         and settings == set(re.findall(r"\bSET (\w+) =", definition))
@@ -253,10 +262,11 @@ def _trigger_problems(
         if number == 0:
             root = {name: _anywhere(part) for name, part in names.items()}
             definitions = "\n".join(part.definition for _, part in sorted(names.items()))
-            is_edited = not ours - names.keys() and _md5(definitions) != data.get("definitions")
-            is_like_root = not is_edited
+            is_complete = not ours - names.keys()
+            is_edited = is_complete and _md5(definitions) != data.get("definitions")
+            is_as_made = is_complete and not is_edited
         else:
-            is_edited = is_like_root and any(root.get(name) != _anywhere(part) for name, part in names.items())
+            is_edited = is_as_made and any(root.get(name) != _anywhere(part) for name, part in names.items())
         if is_edited:
             yield Problem("edited", f"the triggers on {relation} were changed by hand")
 
@@ -287,8 +297,9 @@ def _in_sqlite(connection: sa.Connection) -> list[Installed]:
         rows = connection.exec_driver_sql(kept)
         texts = {row.name: (row.tbl_name, row.sql) for row in rows}
         for name, (table, text) in texts.items():
-            if not name.startswith(PREFIX) or (data := _sqlite_data(text)) is None or data["version"] not in VERSIONS:
+            if not name.startswith(PREFIX) or (data := _sqlite_data(text)) is None:
                 continue
+            _check_version(name, data.get("version"))
             trigger = StateTrigger.from_data(data)
             if trigger.name == name:
                 found.append(Installed(schema, table, trigger, tuple(_sqlite_problems(trigger, texts))))

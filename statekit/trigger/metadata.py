@@ -17,16 +17,15 @@ def create_with(table: sa.Table, trigger: StateTrigger) -> None:
     Copies of the table (``to_metadata()``) have it as well.
     """
 
-    def of(target: sa.Table) -> StateTrigger:
-        if (target.schema, target.name) == (trigger.schema, trigger.table):
-            return trigger
-        return StateTrigger.from_data(trigger.as_data() | {"schema": target.schema, "table": target.name})
+    def of(target: sa.Table, connection: sa.Connection) -> StateTrigger:
+        schema = connection.schema_for_object(target)  # where schema_translate_map has it
+        return StateTrigger.from_data(trigger.as_data() | {"schema": schema, "table": target.name})
 
     def after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-        execute(connection, of(target).create_sql)
+        execute(connection, of(target, connection).create_sql)
 
     def before_drop(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
-        execute(connection, of(target).drop_sql)
+        execute(connection, of(target, connection).drop_sql)
 
     sa.event.listen(table, "after_create", after_create, propagate=True)
     sa.event.listen(table, "before_drop", before_drop, propagate=True)

@@ -18,7 +18,7 @@ DEPENDENT_OBJECTS_STILL_EXIST = "2BP01"
 # "trigger statekit_… on table message depends on column "status" [of table …]"; the rest is in the server's language.
 _DEPENDENT = re.compile(r"\b(?:zzz_)?(statekit_[a-z0-9_]+_[0-9a-f]{8})(?:_new)?\b")
 
-_IN_SQLITE = re.compile(r"\[(statekit_[a-z0-9_]+) (\{.*\})\]\Z", re.DOTALL)
+_IN_SQLITE = re.compile(r"\[(statekit_[a-z0-9_]+) (?=\{)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +62,21 @@ def refusal_in(error: BaseException) -> Refusal | None:
         return None
     try:
         about = json.loads(said.detail or "", parse_float=Decimal)
-        version = about["statekit"]
+        if about["statekit"] != 1:
+            return None
+        return Refusal(
+            trigger=about["trigger"],
+            new=about["new"],
+            source=about["source"],
+            target=about["target"],
+            key=None if about["key"] is None else tuple((name, value) for name, value in about["key"]),
+            allowed=tuple(about["allowed"]),
+            counted=True,
+            table=said.table,
+            column=said.column,
+        )
     except (ValueError, KeyError, TypeError):
         return None  # a CHECK of the user's own that is called so
-    if version != 1:
-        return None
-    return Refusal(
-        trigger=about["trigger"],
-        new=about["new"],
-        source=about["source"],
-        target=about["target"],
-        key=None if about["key"] is None else tuple((name, value) for name, value in about["key"]),
-        allowed=tuple(about["allowed"]),
-        counted=True,
-        table=said.table,
-        column=said.column,
-    )
 
 
 def trigger_in_the_way(error: BaseException) -> str | None:
@@ -113,15 +112,19 @@ def _diagnostics(error: BaseException) -> _Diagnostics | None:
 
 
 def _in_sqlite(text: str) -> Refusal | None:
-    if (match := _IN_SQLITE.search(text)) is None:
-        return None
-    about = json.loads(match.group(2))
-    return Refusal(
-        trigger=match.group(1),
-        new=about["new"],
-        source=about["source"],
-        target=about["target"],
-        key=None,
-        allowed=None,
-        counted=False,
-    )
+    # A state may look like the end of such a text: the right start is the one that JSON up to the end follows.
+    for match in _IN_SQLITE.finditer(text):
+        try:
+            about = json.loads(text[match.end() :].removesuffix("]"))
+            return Refusal(
+                trigger=match.group(1),
+                new=about["new"],
+                source=about["source"],
+                target=about["target"],
+                key=None,
+                allowed=None,
+                counted=False,
+            )
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None

@@ -130,8 +130,7 @@ class StateTrigger:
         Raises:
             StatekitError: the attribute has no guard, or stands for no single column.
         """
-        guard = _declared(attribute_or_column)
-        column: sa.Column[Any] = guard.column
+        guard, column = _declared(attribute_or_column)
         return cls(
             column.table.name,
             column.name,
@@ -270,14 +269,15 @@ class StateTrigger:
 VERSIONS = (1,)
 
 
-def _declared(attribute_or_column: Any) -> Declared:
+def _declared(attribute_or_column: Any) -> tuple[Declared, sa.Column[Any]]:
+    """Return the guard, and the column that was asked for: a copy of the guarded one may be in another schema."""
     columns = [attribute_or_column]
     prop = getattr(attribute_or_column, "property", None)
     if prop is not None:
         columns = [base for column in getattr(prop, "columns", ()) for base in getattr(column, "base_columns", ())]
     for column in columns:
         if (guard := declared_on(column)) is not None:
-            return guard
+            return guard, column if hasattr(getattr(column, "table", None), "schema") else guard.column
     raise StatekitError(
         f"{attribute_or_column} has no guard, so that there is no table for a trigger. Declare one with Guarded or "
         "guard(...), or give StateTrigger the transitions."

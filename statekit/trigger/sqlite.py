@@ -98,6 +98,8 @@ def _refusals(trigger: StateTrigger, column: str) -> str:
     lines = []
     for source in states:
         targets = [target for start, target in illegal if start == source]
+        if not targets:
+            continue
         if len(illegal) > PAIRS:
             refused = _raise(trigger, source, "*")
         else:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.benchmarks import elsewhere, flushes, peers, small, statements
+from tests.benchmarks import elsewhere, flushes, peers, small, statements, triggers
 from tests.benchmarks.backends import ALL, Backends
 from tests.benchmarks.measure import title
 
 Run = Callable[[Backends, int, tuple[str, ...]], None]
 
 TWO = ("sqlite", "psycopg")
+PG = ("psycopg",)
 FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     # name: (title, what runs it, rounds, backends)
     "status": ("Flush of 2,000 rows whose status changes", flushes.status, 13, ALL),
@@ -32,6 +33,23 @@ FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     "bulk": ("update() of 200,000 rows, of which a quarter must not move", statements.bulk, 7, TWO),
     "small": ("Statements of one row and of a hundred, legal moves", statements.small, 9, TWO),
     "compile": ("Compiling an UPDATE, once a statement", flushes.compilation, 15, TWO),
+    "trigger-single": (
+        f"Triggers: a prepared UPDATE of one row, median of {triggers.SINGLES}",
+        triggers.single,
+        25,
+        PG,
+    ),
+    "trigger-durable": ("Triggers: one row, committed to a disk", triggers.durable, 15, PG),
+    "trigger-many": ("Triggers: an UPDATE of 200,000 rows that move", triggers.many, 15, PG),
+    "trigger-other": ("Triggers: an UPDATE of 200,000 rows whose status stays", triggers.other, 15, PG),
+    "trigger-insert": ("Triggers: an INSERT of 10,000 rows", triggers.insert, 25, PG),
+    "trigger-blocked": (
+        f"Triggers: a move that is not allowed, median of {triggers.SINGLES}",
+        triggers.blocked,
+        25,
+        PG,
+    ),
+    "trigger-light": ("Triggers of SQLite", triggers.sqlite, 25, ("sqlite",)),
     "peers": ("2,000 rows moved and flushed, statekit beside its peers, a process for each", peers.flushes, 12, TWO),
 }
 OTHERS: dict[str, tuple[str, Callable[[bool], None]]] = {
@@ -42,6 +60,10 @@ OTHERS: dict[str, tuple[str, Callable[[bool], None]]] = {
     "elsewhere": (
         "Not guarded, in a process with statekit's hooks (SQLite in memory)",
         lambda quick: elsewhere.run(3, 1) if quick else elsewhere.run(10, 4),
+    ),
+    "trigger-listener": (
+        "Listening to the errors of triggers (SQLite in memory)",
+        lambda quick: triggers.listening(3, 1) if quick else triggers.listening(10, 4),
     ),
     "allows": ("Asking a table, without the loop around it", lambda quick: small.allows(3 if quick else 15)),
     "import": ("Imports, a process for each", lambda quick: small.imports(3 if quick else 7)),

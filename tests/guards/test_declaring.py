@@ -116,6 +116,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "cannot hold states.*text, Enum or integer",
     ),
     "a class that is mapped to a query": (lambda: guard(of_a_query().status, SMALL), "mapped to a query.*beneath it"),
+    "states that a collation may take for the same": (
+        lambda: guard(bare(sa.String(collation="NOCASE")).status, TransitionTable("ready → READY")),
+        "differ by upper and lower case alone.*NOCASE",
+    ),
+    "a trigger that is neither there nor not": (
+        lambda: guard(bare().status, TABLE, trigger="yes"),  # type: ignore[arg-type]
+        "True, False, or None",
+    ),
     "a default that is no state": (lambda: guard(bare(default="NEW").status, TABLE), "default 'NEW' is no state"),
 }
 

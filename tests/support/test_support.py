@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from tests.support.databases import Databases, empty, on_postgresql, on_sqlite, run
-from tests.support.postgres import ENVIRONMENT, KEPT, Server
+from tests.support.postgres import ENVIRONMENT, KEPT, OLDER_ENVIRONMENT, Server, older_programs
 
 metadata = sa.MetaData()
 note = sa.Table("note", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", sa.Text))
@@ -114,6 +114,12 @@ def test_databases_are_dropped(postgres: Server, tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_the_older_server_is_older(older_engine: sa.Engine) -> None:
+    """Its fixtures give databases of a supported version before the newest one."""
+    with older_engine.connect() as connection:
+        assert (14,) <= (connection.dialect.server_version_info or ()) < (18,)
+
+
 @on_postgresql
 def test_on_postgresql(engine: sa.Engine) -> None:
     """The decorator narrows the fixture."""
@@ -126,10 +132,17 @@ def test_on_sqlite(engine: sa.Engine) -> None:
     assert engine.dialect.name == "sqlite"
 
 
-@pytest.mark.skipif(ENVIRONMENT in os.environ, reason="the server is somebody else's")
-def test_the_server_ends_with_the_run_that_is_killed() -> None:
+_NOT_OURS = pytest.mark.skipif(ENVIRONMENT in os.environ, reason="the server is somebody else's")
+_NOT_OLDER_OURS = pytest.mark.skipif(OLDER_ENVIRONMENT in os.environ, reason="the server is somebody else's")
+_NO_OLDER = pytest.mark.skipif(not older_programs(), reason="this machine has no older PostgreSQL")
+
+
+@pytest.mark.parametrize(
+    "start", [pytest.param("start", marks=_NOT_OURS), pytest.param("start_older", marks=[_NOT_OLDER_OURS, _NO_OLDER])]
+)
+def test_the_server_ends_with_the_run_that_is_killed(start: str) -> None:
     """A test run that dies by kill -9 leaves neither a server nor its files."""
-    program = "from tests.support.postgres import Server; print(Server.start().url, flush=True); input()"
+    program = f"from tests.support.postgres import Server; print(Server.{start}().url, flush=True); input()"
     victim = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT
     )

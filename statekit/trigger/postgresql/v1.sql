@@ -2,6 +2,8 @@
 -- for ever. What is to be different stands in a v2.sql. Names in double braces are filled in, quoted, by writer.py.
 
 -- block: schema
+DECLARE
+  revoked text;
 BEGIN
   IF pg_catalog.current_setting('server_version_num')::int < 140000 THEN
     RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -14,6 +16,15 @@ BEGIN
   IF pg_catalog.to_regnamespace('statekit') IS NULL THEN
     CREATE SCHEMA statekit;
     COMMENT ON SCHEMA statekit IS 'Functions and counters of statekit''s triggers.';
+    REVOKE ALL ON SCHEMA statekit FROM PUBLIC;
+    -- Whatever default privileges have given to others.
+    FOR revoked IN
+      SELECT g.grantee::pg_catalog.regrole::text FROM pg_catalog.pg_namespace n
+      CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) g
+      WHERE n.nspname = 'statekit' AND g.grantee NOT IN (n.nspowner, 0)
+    LOOP
+      EXECUTE 'REVOKE ALL ON SCHEMA statekit FROM ' || revoked;
+    END LOOP;
   END IF;
   IF pg_catalog.to_regprocedure('statekit.counts_v1()') IS NULL THEN
     -- Without a privilege, pg_sequence_last_value gives NULL or an error, depending on the version: whoever may call
@@ -33,6 +44,13 @@ BEGIN
       ) counters
     $counts$;
     REVOKE ALL ON FUNCTION statekit.counts_v1() FROM PUBLIC;
+    FOR revoked IN
+      SELECT g.grantee::pg_catalog.regrole::text FROM pg_catalog.pg_proc p
+      CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) g
+      WHERE p.oid = 'statekit.counts_v1()'::pg_catalog.regprocedure AND g.grantee NOT IN (p.proowner, 0)
+    LOOP
+      EXECUTE 'REVOKE ALL ON FUNCTION statekit.counts_v1() FROM ' || revoked;
+    END LOOP;
   END IF;
 END
 
@@ -77,11 +95,11 @@ BEGIN
       RETURN NULL;
     END IF;
   ELSIF is_new THEN
-    target := NEW.{{column}}::text;
+    target := {{new_state}};
     row_found := to_jsonb(NEW);
   ELSE
-    source := OLD.{{column}}::text;
-    target := NEW.{{column}}::text;
+    source := {{old_state}};
+    target := {{new_state}};
     row_found := to_jsonb(OLD);
   END IF;
 
@@ -141,6 +159,8 @@ DECLARE
   grantee oid;
   owner CONSTANT oid := (SELECT p.proowner FROM pg_catalog.pg_proc p
                          WHERE p.oid = 'statekit.{{name}}()'::pg_catalog.regprocedure);
+  reader CONSTANT oid := (SELECT p.proowner FROM pg_catalog.pg_proc p
+                          WHERE p.oid = 'statekit.counts_v1()'::pg_catalog.regprocedure);
 BEGIN
   FOR counter, about IN SELECT key, value FROM pg_catalog.jsonb_each({{sequences}}) LOOP
     EXECUTE 'CREATE SEQUENCE IF NOT EXISTS statekit.' || counter;
@@ -171,12 +191,25 @@ BEGIN
     EXECUTE 'REVOKE ALL ON ' || thing || ' FROM '
       || CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::text END;
   END LOOP;
+  -- counts_v1() reads as its owner, who may be another role.
+  IF reader <> owner THEN
+    FOR counter IN SELECT pg_catalog.jsonb_object_keys({{sequences}}) LOOP
+      EXECUTE 'GRANT SELECT ON SEQUENCE statekit.' || counter || ' TO ' || reader::pg_catalog.regrole::text;
+    END LOOP;
+  END IF;
 END
 
 -- block: triggers
 DECLARE
   root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
-  patience CONSTANT interval := '5 minutes';
+  -- Whoever writes to a table that this transaction has locked already waits as long: then it is better to fail soon.
+  patience CONSTANT interval := CASE WHEN EXISTS (
+    SELECT 1 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted AND l.locktype = 'relation'
+      AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+      AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'statekit')
+    ) THEN '10 seconds' ELSE '5 minutes' END;
   started CONSTANT timestamptz := pg_catalog.clock_timestamp();
   lock_timeout CONSTANT text := pg_catalog.current_setting('lock_timeout');
   search_path CONSTANT text := pg_catalog.current_setting('search_path');
@@ -218,7 +251,8 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
           MESSAGE = 'No lock on ' || root::text || ' for ' || patience::text || ': others are writing to it all the time',
           HINT = 'Nothing was changed. Processes that hold it now: ' || coalesce(waits_for, 'none')
-            || '. End long transactions, and migrate again.';
+            || '. End long transactions, and migrate again; tables that are written to all the time are best migrated'
+            || ' one by one, each in a transaction of its own.';
       END IF;
       PERFORM pg_catalog.pg_sleep(0.05 + 0.1 * pg_catalog.random());
     END;
@@ -324,6 +358,18 @@ BEGIN
   PERFORM pg_catalog.set_config('search_path', search_path, true);
 END
 
+-- block: present
+DECLARE
+  root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+BEGIN
+  PERFORM 1 FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname = '{{name}}';
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+      MESSAGE = root::text || ' has no trigger {{name}}, which was to get a new rule',
+      HINT = 'Create it anew, with create_state_trigger.';
+  END IF;
+END
+
 -- block: comment
 DECLARE
   root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
@@ -331,52 +377,51 @@ DECLARE
 BEGIN
   SELECT pg_catalog.obj_description(t.oid, 'pg_trigger')::pg_catalog.jsonb INTO before
   FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname = '{{name}}';
-  IF NOT FOUND THEN
-    RAISE EXCEPTION USING MESSAGE = root::text || ' has no trigger {{name}}, which was to get a new rule',
-      HINT = 'Create it anew, with create_state_trigger.';
-  END IF;
   EXECUTE 'COMMENT ON TRIGGER {{name}} ON ' || root::text || ' IS ' || pg_catalog.quote_literal(
     {{about}}::pg_catalog.jsonb || pg_catalog.jsonb_build_object('definitions', before -> 'definitions'));
 END
 
 -- block: drop
 DECLARE
-  root CONSTANT regclass := pg_catalog.to_regclass({{table_literal}});
   relation regclass;
   trigger_name name;
   counter text;
-  patience CONSTANT interval := '5 minutes';
+  -- Whoever writes to a table that this transaction has locked already waits as long: then it is better to fail soon.
+  patience CONSTANT interval := CASE WHEN EXISTS (
+    SELECT 1 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted AND l.locktype = 'relation'
+      AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+      AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'statekit')
+    ) THEN '10 seconds' ELSE '5 minutes' END;
   started CONSTANT timestamptz := pg_catalog.clock_timestamp();
   lock_timeout CONSTANT text := pg_catalog.current_setting('lock_timeout');
 BEGIN
   PERFORM pg_catalog.pg_advisory_xact_lock(7165918366131643745);
-  IF root IS NOT NULL THEN
-    LOOP
-      BEGIN
-        PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
-        EXECUTE 'LOCK TABLE ' || root::text || ' IN ACCESS EXCLUSIVE MODE';
-        EXIT;
-      EXCEPTION WHEN lock_not_available THEN
-        IF pg_catalog.clock_timestamp() > started + patience THEN
-          RAISE;
-        END IF;
-        PERFORM pg_catalog.pg_sleep(0.05 + 0.1 * pg_catalog.random());
-      END;
-    END LOOP;
-    PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
-    FOR relation, trigger_name IN
-      WITH RECURSIVE family(oid) AS (
-        SELECT root::oid
-        UNION
-        SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON i.inhparent = f.oid
-      )
-      SELECT f.oid, t.tgname FROM family f JOIN pg_catalog.pg_trigger t ON t.tgrelid = f.oid
-      WHERE t.tgname IN ('{{name}}', '{{name}}_new', 'zzz_{{name}}') AND t.tgparentid = 0
-    LOOP
-      EXECUTE 'DROP TRIGGER IF EXISTS ' || pg_catalog.quote_ident(trigger_name) || ' ON ' || relation::text;
-    END LOOP;
-  END IF;
-  -- A table of the same name in another schema of the search path shares them: the last one takes them with it.
+  -- Wherever they are by now: the table may have another name, a partition may be detached. Where the migration names
+  -- no schema, tables of that name outside of the search path are somebody else's.
+  LOOP
+    BEGIN
+      PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+      FOR relation, trigger_name IN
+        SELECT t.tgrelid, t.tgname FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE t.tgfoid = pg_catalog.to_regprocedure('statekit.{{name}}()') AND t.tgparentid = 0
+          AND ({{has_schema}} OR n.nspname = ANY (pg_catalog.current_schemas(false)))
+        ORDER BY t.tgrelid
+      LOOP
+        EXECUTE 'DROP TRIGGER ' || pg_catalog.quote_ident(trigger_name) || ' ON ' || relation::text;
+      END LOOP;
+      EXIT;
+    EXCEPTION WHEN lock_not_available THEN
+      IF pg_catalog.clock_timestamp() > started + patience THEN
+        RAISE;
+      END IF;
+      PERFORM pg_catalog.pg_sleep(0.05 + 0.1 * pg_catalog.random());
+    END;
+  END LOOP;
+  PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
+  -- A table of the same name in another schema shares what follows: the last one takes it along.
   PERFORM 1 FROM pg_catalog.pg_trigger t WHERE t.tgfoid = pg_catalog.to_regprocedure('statekit.{{name}}()');
   IF NOT FOUND THEN
     DROP FUNCTION IF EXISTS statekit.{{name}}();
@@ -384,7 +429,8 @@ BEGIN
     DROP FUNCTION IF EXISTS statekit.{{name}}_initial(pg_catalog.text);
     FOR counter IN
       SELECT c.relname FROM pg_catalog.pg_class c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S' AND pg_catalog.starts_with(c.relname::text, '{{name}}_')
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S'
+        AND pg_catalog.starts_with(c.relname::text, '{{name}}_')
     LOOP
       EXECUTE 'DROP SEQUENCE statekit.' || pg_catalog.quote_ident(counter);
     END LOOP;

@@ -56,6 +56,7 @@ def replace(trigger: StateTrigger, old: StateTrigger) -> tuple[str, ...]:
     legal, initial, refuse = (function.sql for function in functions(trigger))
     return (
         _do("schema", {}),
+        _do("present", _values(trigger)),
         _do("types", _values(trigger)),
         _do("counters", _values(trigger)),
         refuse,
@@ -112,6 +113,8 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
         "table_literal": literal(table),
         "column": plain_identifier(trigger.column),
         "column_literal": literal(trigger.column),
+        "old_state": _state_of("OLD", trigger.column),
+        "new_state": _state_of("NEW", trigger.column),
         "title": literal(trigger.full_table),
         "attribute": literal(f".{trigger.column}"),
         "mode": literal(trigger.on_illegal),
@@ -122,8 +125,17 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
         "when_update": literal(_when_update(trigger, column)),
         "when_insert": literal(f"statekit.{name}_initial(NEW.{column}::pg_catalog.text) IS NOT TRUE"),
         "sequences": json_literal(sequences),
+        "has_schema": "false" if trigger.schema is None else "true",
         "lock": str(lock_key(trigger)),
     }
+
+
+def _state_of(row: str, column: str) -> str:
+    """Return a row's state as PL/pgSQL reads it; it does not know an escaped name as that of a row's field."""
+    name = plain_identifier(column)
+    if name == identifier(column):
+        return f"{row}.{name}::text"
+    return f"(SELECT r.{name}::text FROM (SELECT {row}.*) AS r)"
 
 
 def _when_update(trigger: StateTrigger, column: str) -> str:
