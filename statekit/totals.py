@@ -31,8 +31,8 @@ def counts(
 
     Returns:
         Number of rows by (source, target), each the text that the database stores: None for NULL, and a source of None
-        for a new row. ``("*", "*")`` is the database's counter for moves from or to what is no state of the table. It
-        is a copy: changing it changes nothing else.
+        for a new row. ``("*", "*")`` is the database's counter for moves from or to what is no state of the table, and
+        ``(None, "*")`` that for new rows in one. It is a copy: changing it changes nothing else.
 
     Raises:
         StatekitError: the attribute has no guard; the bind is none; or its role may not read what triggers have counted

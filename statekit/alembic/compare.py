@@ -70,13 +70,15 @@ def compare_state_triggers(context: AutogenContext, upgrade: ops.UpgradeOps, sch
         return Place(None if schema == default else schema, table, column)
 
     declared = {place(trigger.schema, trigger.table, trigger.column): trigger for trigger in declared_in(*metadata)}
-    there = {place(each.schema, each.table, each.trigger.column): each for each in installed(connection)}
+    there: dict[Place, list[Installed]] = {}
+    for each in installed(connection):
+        there.setdefault(place(each.schema, each.table, each.trigger.column), []).append(each)
     new_types = {place(each.schema, each.table_name, each.column_name) for each in _changed_types(upgrade)}
     includes = Filters(context, upgrade, schemas, default)
     before: list[MigrateOperation] = []
     after: list[MigrateOperation] = []
     for where in [*declared, *(place for place in there if place not in declared)]:
-        first, last = _changes(where, declared.get(where), there.get(where), where in new_types)
+        first, last = _changes(where, declared.get(where), there.get(where, []), where in new_types)
         if (first or last) and includes(*where):
             before += first
             after += last
@@ -96,15 +98,15 @@ def _changed_types(upgrade: ops.UpgradeOps) -> Iterable[ops.AlterColumnOp]:
 Change = tuple[list[MigrateOperation], list[MigrateOperation]]
 
 
-def _changes(place: Place, declared: StateTrigger | None, there: Installed | None, has_new_type: bool) -> Change:
+def _changes(place: Place, declared: StateTrigger | None, found: list[Installed], has_new_type: bool) -> Change:
     """Return the operations for a column: those before all others, and those after them."""
-    if there is None:
-        return [], [] if declared is None else [CreateStateTriggerOp(declared)]
-    if declared is None:
-        return [DropStateTriggerOp.of(there.trigger)], []
-    if has_new_type or there.trigger.name != declared.name:
-        # PostgreSQL changes no type of a column that a trigger looks at; and another name is another trigger.
-        return [DropStateTriggerOp.of(there.trigger)], [CreateStateTriggerOp(declared)]
+    there = next((each for each in found if declared is not None and each.trigger.name == declared.name), None)
+    # Another name is another trigger: made for another schema, or before the table or the column was renamed.
+    first: list[MigrateOperation] = [DropStateTriggerOp.of(each.trigger) for each in found if each is not there]
+    if declared is None or there is None:
+        return first, [] if declared is None else [CreateStateTriggerOp(declared)]
+    if has_new_type:  # PostgreSQL changes no type of a column that a trigger looks at
+        return [*first, DropStateTriggerOp.of(there.trigger)], [CreateStateTriggerOp(declared)]
     operations: list[MigrateOperation] = []
     if there.trigger != declared:
         operations.append(ReplaceStateTriggerOp(declared, there.trigger))
@@ -112,4 +114,4 @@ def _changes(place: Place, declared: StateTrigger | None, there: Installed | Non
         details = "; ".join(problem.detail for problem in there.problems)
         note = f"In the database, {details}. This makes the trigger on {place} anew."
         operations.append(ReplaceStateTriggerOp(declared, declared, note))
-    return [], operations
+    return first, operations

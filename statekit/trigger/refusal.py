@@ -112,7 +112,6 @@ def _diagnostics(error: BaseException) -> _Diagnostics | None:
 
 
 def _in_sqlite(text: str) -> Refusal | None:
-    # A state may look like the end of such a text: the right start is the one that JSON up to the end follows.
     for match in _IN_SQLITE.finditer(text):
         try:
             about = json.loads(text[match.end() :].removesuffix("]"))
@@ -126,5 +125,5 @@ def _in_sqlite(text: str) -> Refusal | None:
                 counted=False,
             )
         except (ValueError, KeyError, TypeError):
-            continue
+            continue  # a state may look like the beginning of it
     return None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.benchmarks import elsewhere, flushes, peers, small, statements, triggers
+from tests.benchmarks import elsewhere, flushes, hot_tables, peers, small, statements, triggers
 from tests.benchmarks.backends import ALL, Backends
 from tests.benchmarks.measure import title
 
@@ -60,6 +60,10 @@ OTHERS: dict[str, tuple[str, Callable[[bool], None]]] = {
     "elsewhere": (
         "Not guarded, in a process with statekit's hooks (SQLite in memory)",
         lambda quick: elsewhere.run(3, 1) if quick else elsewhere.run(10, 4),
+    ),
+    "trigger-hot": (
+        f"A trigger made while {hot_tables.WRITERS} write to the table, and one transaction is open for 3 s (psycopg)",
+        lambda quick: hot_tables.run(1 if quick else 5),
     ),
     "trigger-listener": (
         "Listening to the errors of triggers (SQLite in memory)",

@@ -195,6 +195,15 @@ def test_what_is_not_there_is_said(project: Project, arguments: list[str], said:
     assert result.stderr == f"Error: {said.format(project.models)}\n"
 
 
+def test_an_error_of_statekit_is_one_message(project: Project) -> None:
+    project.write(INBOX.replace('"message"', r'"mess\0age"'))
+    result = project.run("trigger", project.models)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "Error: StateTrigger('mess\\x00age', 'status'): the name of the table contains a NUL"
+    )
+
+
 def test_another_dialect_is_refused(inbox: Project) -> None:
     result = inbox.run("trigger", inbox.models, "--dialect", "mysql")
     assert (result.exit_code, "'mysql' is not one of 'postgresql', 'sqlite'" in result.stderr) == (2, True)

@@ -159,7 +159,7 @@ def test_a_crash_amid_blocked_moves_counts_none_too_few_and_at_most_one_more_a_c
     for _ in range(3):
         with ThreadPoolExecutor(CLIENTS) as pool:
             done, seen = start_clients(pool, engine, lambda attempt: True)
-            while all_of(seen).total() < 200 and not any(each.done() for each in done):
+            while all_of(seen).total() < 100 and not any(each.done() for each in done):
                 threading.Event().wait(0.001)
             server.kill()
             for each in done:

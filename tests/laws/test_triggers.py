@@ -606,7 +606,9 @@ def counted(seen: Seen) -> Counter[Move]:
     """Return the refusals by the pair under which they are counted."""
     total: Counter[Move] = Counter()
     for pair, number in seen.refused.items():
-        total["*" if "X" in pair else pair[0], "*" if "X" in pair else pair[1]] += number
+        if "X" in pair:  # no state: from and to it there is one counter, and one for new rows
+            pair = (None, "*") if pair[0] is None else ("*", "*")
+        total[pair] += number
     return total
 
 

@@ -133,7 +133,7 @@ class World:
         """Return the pair under which a refused move is counted."""
         source, target = (None, move[1]) if new else move
         known = {*self.table.states, None}
-        if source in known and self._illegal > 256:
+        if (source in known and self._illegal > 256) or (new and target not in known):
             return source, "*"
         return (source, target) if {source, target} <= known else ("*", "*")
 

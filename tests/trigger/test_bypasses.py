@@ -10,6 +10,7 @@ from tests.trigger.messages import (
     AS_BEFORE,
     MOVES,
     copy,
+    counts,
     execute,
     inbox,
     install,
@@ -312,7 +313,8 @@ class TestARolesOwnObjects:
         engine = inbox(each_postgres, ddl=ddl, inline=inline)
         execute(engine, *self.EVIL)
         error = refused(engine, f"SET LOCAL search_path = {path}", "UPDATE mail SET status = 'READY' WHERE id = 3")
-        assert move(error) == ("COMPLETED", "READY")
+        assert (move(error), error.identity) == (("COMPLETED", "READY"), (3,))
+        assert counts(engine) == {("COMPLETED", "READY"): 1}
 
     @pytest.mark.parametrize("inline", [False, True])
     @pytest.mark.parametrize("path", ["evil, public, pg_catalog", "evil, public"])

@@ -47,7 +47,10 @@ KEYS: dict[str, tuple[Callable[[], list[sa.Column[Any]]], tuple[Any, ...]]] = {
         (dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC),),
     ),
     "time": (lambda: [sa.Column("id", sa.Time, primary_key=True)], (dt.time(12, 30),)),
-    "numeric": (lambda: [sa.Column("id", sa.Numeric(30, 10), primary_key=True)], (Decimal("12345678901234.5678"),)),
+    "numeric": (
+        lambda: [sa.Column("id", sa.Numeric(30, 10), primary_key=True, autoincrement=False)],
+        (Decimal("12345678901234.5678"),),
+    ),
     "boolean": (lambda: [sa.Column("id", sa.Boolean, primary_key=True)], (True,)),
     "bytes": (lambda: [sa.Column("id", sa.LargeBinary, primary_key=True)], (b"\x00\xff",)),
     "enum": (lambda: [sa.Column("id", sa.Enum(Colour, name="colour"), primary_key=True)], (Colour.RED,)),

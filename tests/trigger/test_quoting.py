@@ -132,6 +132,7 @@ def attempt(engine: sa.Engine, state: str, id_: int, new: bool = False) -> Illeg
 @given(rules(), st.booleans())
 @example((["it's", "\\", "{{name}} $statekit$ */ %s"], [("\\", "it's")]), False)
 @example((["*", "-", "+"], [("*", "-")]), False)
+@example((["it's", '"quoted"', "[statekit_mail_status_00000000 {}]"], []), False)
 def test_any_text_is_a_state(place: sa.Engine, rule: tuple[list[str], list[tuple[str, str]]], inline: bool) -> None:
     """Moves are judged right, and both the error and the count carry the states exactly as they are."""
     states, moves = rule

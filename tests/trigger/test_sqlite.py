@@ -98,9 +98,9 @@ class TestRaise:
         """A column may take upper and lower case, or spaces at the end, for the same."""
         ddl = "CREATE TABLE mail (id integer PRIMARY KEY, status text COLLATE NOCASE, subject text DEFAULT '')"
         inbox(sqlite_engine, ddl=ddl)
-        for state in ("completed", "Ready"):
+        for state, id_ in (("completed", 2), ("ready", 1)):
             with pytest.raises(IllegalTransition):
-                execute(sqlite_engine, f"UPDATE mail SET status = '{state}' WHERE id = 2")
+                execute(sqlite_engine, f"UPDATE mail SET status = '{state}' WHERE id = {id_}")
         assert refused(sqlite_engine, "INSERT INTO mail VALUES (4, 'ready', '')").new
 
     def test_insert_or_replace_passes_as_a_new_row(self, mail: sa.Engine) -> None:

@@ -204,18 +204,16 @@ def _counters(trigger: StateTrigger) -> tuple[dict[str, Any], dict[str, dict[str
     """Return how the function finds the counter of a move, and what each counter counts, by its name.
 
     ``*`` stands for whatever has no counter of its own: as a target with a known source, where there are too many
-    moves, and for both where one of them is no state of the table.
+    moves; for the target of a new row that is no state of the table; and for both where one of them is none.
     """
     kind = "observed" if trigger.on_illegal == "observe" else "blocked"
     states = tuple(dict.fromkeys([*trigger.states, None]))
     moves: list[tuple[bool, Pair]] = [(False, (source, target)) for source in states for target in states]
     moves += [(True, (None, target)) for target in states]
     illegal = [(new, pair) for new, pair in moves if not trigger.allows(*pair, new=new)]
-    if len(illegal) > PAIRS:
+    grouped = len(illegal) > PAIRS
+    if grouped:
         illegal = list(dict.fromkeys((new, (source, "*")) for new, (source, _) in illegal))
-        grouped = True
-    else:
-        grouped = False
     lookup: dict[str, Any] = {}
     counters: dict[str, dict[str, Any]] = {}
     for new, (source, target) in illegal:
@@ -223,10 +221,14 @@ def _counters(trigger: StateTrigger) -> tuple[dict[str, Any], dict[str, dict[str
         counter = _counter_name([*about.values(), grouped])
         counters[f"{trigger.name}_{counter}"] = about
         lookup.setdefault("+" if new else _key(source), {})["*" if grouped else _key(target)] = counter
-    unknown = {"trigger": trigger.name, "kind": kind, "new": False, "source": "*", "target": "*"}
-    counter = _counter_name([*unknown.values(), "unknown"])
-    counters[f"{trigger.name}_{counter}"] = unknown
-    return lookup | {"*": counter}, counters
+    for new, source in ((True, None), (False, "*")):
+        if new and "*" in lookup.get("+", {}):
+            continue
+        about = {"trigger": trigger.name, "kind": kind, "new": new, "source": source, "target": "*"}
+        counter = _counter_name([*about.values(), "unknown"])
+        counters[f"{trigger.name}_{counter}"] = about
+        (lookup.setdefault("+", {}) if new else lookup)["*"] = counter
+    return lookup, counters
 
 
 def _counter_name(key: list[Any]) -> str:

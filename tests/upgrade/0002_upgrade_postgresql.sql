@@ -1,0 +1,365 @@
+DO $statekit$
+DECLARE
+  revoked text;
+BEGIN
+  IF pg_catalog.current_setting('server_version_num')::int < 140000 THEN
+    RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+      MESSAGE = 'statekit''s triggers need PostgreSQL 14 or later, and this is '
+        || pg_catalog.current_setting('server_version');
+  END IF;
+  -- Until the transaction ends: two that replace the same function at once would fail.
+  PERFORM pg_catalog.pg_advisory_xact_lock(7165918366131643745);
+  -- Not IF NOT EXISTS, which asks for the right to create schemas also where there is nothing to create.
+  IF pg_catalog.to_regnamespace('statekit') IS NULL THEN
+    CREATE SCHEMA statekit;
+    COMMENT ON SCHEMA statekit IS 'Functions and counters of statekit''s triggers.';
+    REVOKE ALL ON SCHEMA statekit FROM PUBLIC;
+    -- Whatever default privileges have given to others.
+    FOR revoked IN
+      SELECT g.grantee::pg_catalog.regrole::text FROM pg_catalog.pg_namespace n
+      CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) g
+      WHERE n.nspname = 'statekit' AND g.grantee NOT IN (n.nspowner, 0)
+    LOOP
+      EXECUTE 'REVOKE ALL ON SCHEMA statekit FROM ' || revoked;
+    END LOOP;
+  END IF;
+  IF pg_catalog.to_regprocedure('statekit.counts_v1()') IS NULL THEN
+    -- Without a privilege, pg_sequence_last_value gives NULL or an error, depending on the version: whoever may call
+    -- this function reads the true number, or NULL where the function's owner may not either.
+    CREATE FUNCTION statekit.counts_v1(
+      OUT "trigger" pg_catalog.text, OUT kind pg_catalog.text, OUT new_row pg_catalog.bool,
+      OUT source pg_catalog.text, OUT target pg_catalog.text, OUT number pg_catalog.int8
+    ) RETURNS SETOF pg_catalog.record
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $counts$
+      SELECT about ->> 'trigger', about ->> 'kind', (about ->> 'new')::bool, about ->> 'source', about ->> 'target',
+             CASE WHEN has_sequence_privilege(counter, 'USAGE, SELECT')
+                  THEN coalesce(pg_sequence_last_value(counter), 0) END
+      FROM (
+        SELECT c.oid AS counter, obj_description(c.oid, 'pg_class')::jsonb AS about
+        FROM pg_class c
+        WHERE c.relnamespace = to_regnamespace('statekit') AND c.relkind = 'S' AND starts_with(c.relname::text, 'statekit_')
+      ) counters
+    $counts$;
+    REVOKE ALL ON FUNCTION statekit.counts_v1() FROM PUBLIC;
+    FOR revoked IN
+      SELECT g.grantee::pg_catalog.regrole::text FROM pg_catalog.pg_proc p
+      CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) g
+      WHERE p.oid = 'statekit.counts_v1()'::pg_catalog.regprocedure AND g.grantee NOT IN (p.proowner, 0)
+    LOOP
+      EXECUTE 'REVOKE ALL ON FUNCTION statekit.counts_v1() FROM ' || revoked;
+    END LOOP;
+  END IF;
+END
+$statekit$;
+
+DO $statekit$
+DECLARE
+  root CONSTANT regclass := '"message"'::pg_catalog.regclass;
+  search_path CONSTANT text := pg_catalog.current_setting('search_path');
+  about record;
+  state text;
+  stored text;
+BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);  -- as where the trigger is made
+  SELECT a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, t.typtype,
+         coalesce(l.collisdeterministic, true) AS is_deterministic
+  INTO about
+  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+  WHERE a.attrelid = root AND a.attname = 'status' AND a.attnum > 0 AND NOT a.attisdropped;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_column', MESSAGE = 'message' || ' has no column ' || 'status';
+  END IF;
+  IF NOT about.is_deterministic THEN
+    RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+      MESSAGE = 'message' || '.status' || ' has a collation for which different texts are equal, so that its states cannot be told apart',
+      HINT = 'Give the column a deterministic collation, such as "C".';
+  END IF;
+  FOR state IN SELECT pg_catalog.jsonb_array_elements_text('["READY", "SPAM_REVIEW", "PROMOTED", "COMPLETED"]'::pg_catalog.jsonb) LOOP
+    CONTINUE WHEN state IS NULL;
+    IF about.typtype = 'e' THEN
+      -- Not by a cast: a label that this very transaction has added must not be used in it.
+      PERFORM 1 FROM pg_catalog.pg_enum e WHERE e.enumtypid = about.atttypid AND e.enumlabel = state;
+      stored := CASE WHEN FOUND THEN state END;
+    ELSE
+      BEGIN
+        EXECUTE 'SELECT CAST(s.state AS pg_catalog.text) FROM (SELECT CAST(' || pg_catalog.quote_literal(state)
+          || ' AS ' || about.type || ') AS state) s WHERE s.state IS NOT DISTINCT FROM s.state' INTO stored;
+      EXCEPTION WHEN OTHERS THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+          MESSAGE = 'message' || '.status' || ' is of the type ' || about.type || ', which cannot store the state '
+            || pg_catalog.quote_literal(state) || ': ' || SQLERRM,
+          HINT = 'Name the states as the database stores them, in a text, enum or integer column.';
+      END;
+    END IF;
+    IF stored IS DISTINCT FROM state THEN
+      RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+        MESSAGE = 'message' || '.status' || ' is of the type ' || about.type || ', which cannot store the state '
+          || pg_catalog.quote_literal(state) || CASE WHEN stored IS NULL THEN '' ELSE ': it makes ' || pg_catalog.quote_literal(stored) || ' of it' END,
+        HINT = 'Name the states as the database stores them, in a text, enum or integer column.';
+    END IF;
+  END LOOP;
+  PERFORM pg_catalog.set_config('search_path', search_path, true);
+END
+$statekit$;
+
+CREATE OR REPLACE FUNCTION statekit.statekit_message_status_d0d43d01_legal(source pg_catalog.text, target pg_catalog.text) RETURNS pg_catalog.bool LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $statekit$
+BEGIN
+  RETURN ('{"READY": ["SPAM_REVIEW", "PROMOTED"], "PROMOTED": ["COMPLETED"]}'::pg_catalog.jsonb OPERATOR(pg_catalog.->) source) OPERATOR(pg_catalog.?) target;
+END
+$statekit$;
+
+CREATE OR REPLACE FUNCTION statekit.statekit_message_status_d0d43d01_initial(state pg_catalog.text) RETURNS pg_catalog.bool LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $statekit$
+BEGIN
+  RETURN '["READY"]'::pg_catalog.jsonb OPERATOR(pg_catalog.?) state;
+END
+$statekit$;
+
+CREATE OR REPLACE FUNCTION statekit.statekit_message_status_d0d43d01() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $statekit$
+DECLARE
+  mode CONSTANT text := 'raise';
+  counters CONSTANT jsonb := '{"=READY": {"=COMPLETED": "1ec078ff8ad2", "-": "84adf6da7da4"}, "=SPAM_REVIEW": {"=READY": "f0752748d298", "=PROMOTED": "5a94eb190bda", "=COMPLETED": "c0eeef962e17", "-": "aadeb9ea84d1"}, "=PROMOTED": {"=READY": "f63b7e24a2a9", "=SPAM_REVIEW": "722d4d1fc9ea", "-": "4695cc0ec4de"}, "=COMPLETED": {"=READY": "690bb9485486", "=SPAM_REVIEW": "9c4d2d4aad60", "=PROMOTED": "586d7820d7ef", "-": "bc50a0fde7f5"}, "-": {"=READY": "4a931f94533d", "=SPAM_REVIEW": "d0acc8bd4e46", "=PROMOTED": "a956b685bedb", "=COMPLETED": "e2ec024ec6f3"}, "+": {"=SPAM_REVIEW": "a3045523e41d", "=PROMOTED": "388db50524ad", "=COMPLETED": "5c5ccc6f6e71", "-": "c51ed7b37514", "*": "569c5b67ed79"}, "*": "9a06fefb9085"}';
+  allowed CONSTANT jsonb := '{"+": ["READY"], "=READY": ["SPAM_REVIEW", "PROMOTED"], "=PROMOTED": ["COMPLETED"]}';
+  is_new bool := TG_OP = 'INSERT';
+  source text;
+  target text;
+  row_found jsonb;
+  key jsonb;
+  counter regclass;
+  label text;
+  choices text;
+BEGIN
+  IF mode = 'observe' AND TG_WHEN = 'AFTER' AND NOT is_new
+      AND (SELECT c.relispartition FROM pg_class c WHERE c.oid = TG_RELID) THEN
+    RETURN NULL;  -- counted by the BEFORE trigger, which sees rows that change their partition as well
+  END IF;
+  IF TG_LEVEL = 'STATEMENT' THEN
+    IF mode = 'observe' THEN
+      PERFORM nextval(('statekit.statekit_message_status_d0d43d01_' || coalesce(counters -> '+' ->> coalesce('=' || r."status"::text, '-'),
+                                               counters -> '+' ->> '*', counters ->> '*'))::regclass)
+      FROM new_rows r WHERE statekit.statekit_message_status_d0d43d01_initial(r."status"::text) IS NOT TRUE;
+      RETURN NULL;
+    END IF;
+    SELECT r."status"::text, to_jsonb(r) INTO target, row_found
+    FROM new_rows r WHERE statekit.statekit_message_status_d0d43d01_initial(r."status"::text) IS NOT TRUE LIMIT 1;
+    IF NOT FOUND THEN
+      RETURN NULL;
+    END IF;
+  ELSIF is_new THEN
+    target := NEW."status"::text;
+    row_found := to_jsonb(NEW);
+  ELSE
+    source := OLD."status"::text;
+    target := NEW."status"::text;
+    row_found := to_jsonb(OLD);
+  END IF;
+
+  label := CASE WHEN is_new THEN '+' ELSE coalesce('=' || source, '-') END;
+  counter := ('statekit.statekit_message_status_d0d43d01_' || coalesce(counters -> label ->> coalesce('=' || target, '-'),
+                                      counters -> label ->> '*', counters ->> '*'))::regclass;
+  IF mode = 'observe' OR (mode = 'skip' AND TG_WHEN = 'BEFORE') THEN
+    PERFORM nextval(counter);  -- no lock: it would be held until the transaction ends
+    IF mode = 'observe' THEN
+      RETURN NEW;
+    END IF;
+    RETURN NULL;
+  END IF;
+
+  BEGIN
+    -- Not nextval: it writes 32 numbers ahead to the log, and after a crash the count would be too high by them. The
+    -- lock ends with the error below.
+    PERFORM pg_advisory_xact_lock(4005440869906548365);
+    PERFORM setval(counter, coalesce(pg_sequence_last_value(counter), 0) + 1);
+  EXCEPTION WHEN lock_not_available THEN  -- anybody may hold an advisory lock
+    PERFORM nextval(counter);
+  END;
+  IF current_setting('server_version_num')::int >= 170000 THEN
+    -- A transaction that is rolled back flushes nothing: without this, a crash would lose the count.
+    PERFORM pg_logical_emit_message(false, 'statekit', '', true);
+  END IF;
+
+  SELECT jsonb_agg(jsonb_build_array(a.attname, row_found -> a.attname::text) ORDER BY k.position) INTO key
+  FROM pg_index i
+  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  WHERE i.indrelid = TG_RELID AND i.indisprimary;
+  SELECT string_agg(coalesce(c.state, 'NULL'), ', ' ORDER BY c.position) INTO choices
+  FROM jsonb_array_elements_text(allowed -> label) WITH ORDINALITY AS c(state, position);
+  choices := coalesce(choices, 'nothing');
+  RAISE EXCEPTION USING
+    ERRCODE = 'check_violation',
+    MESSAGE = 'message' || coalesce((
+        SELECT '(' || string_agg((k.part ->> 0) || '=' || coalesce(k.part ->> 1, 'NULL'), ', ' ORDER BY k.position) || ')'
+        FROM jsonb_array_elements(key) WITH ORDINALITY AS k(part, position)), '') || '.status'
+      || CASE WHEN is_new THEN ': a new row cannot start in ' ELSE ': cannot move from ' || coalesce(source, 'NULL') || ' to ' END
+      || coalesce(target, 'NULL') || '.',
+    DETAIL = jsonb_build_object('statekit', 1, 'trigger', 'statekit_message_status_d0d43d01', 'new', is_new, 'source', source,
+                                'target', target, 'key', key, 'allowed', coalesce(allowed -> label, '[]'))::text,
+    HINT = CASE WHEN is_new THEN 'Allowed: ' ELSE 'Allowed from ' || coalesce(source, 'NULL') || ': ' END || choices || '.',
+    CONSTRAINT = 'statekit_message_status_d0d43d01',
+    SCHEMA = TG_TABLE_SCHEMA,
+    TABLE = TG_TABLE_NAME,
+    COLUMN = 'status';
+END
+$statekit$;
+
+DO $statekit$
+DECLARE
+  about jsonb;
+  counter text;
+  thing text;
+  grantee oid;
+  owner CONSTANT oid := (SELECT p.proowner FROM pg_catalog.pg_proc p
+                         WHERE p.oid = 'statekit.statekit_message_status_d0d43d01()'::pg_catalog.regprocedure);
+  reader CONSTANT oid := (SELECT p.proowner FROM pg_catalog.pg_proc p
+                          WHERE p.oid = 'statekit.counts_v1()'::pg_catalog.regprocedure);
+BEGIN
+  FOR counter, about IN SELECT key, value FROM pg_catalog.jsonb_each('{"statekit_message_status_d0d43d01_1ec078ff8ad2": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "READY", "target": "COMPLETED"}, "statekit_message_status_d0d43d01_84adf6da7da4": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "READY", "target": null}, "statekit_message_status_d0d43d01_f0752748d298": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": "READY"}, "statekit_message_status_d0d43d01_5a94eb190bda": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": "PROMOTED"}, "statekit_message_status_d0d43d01_c0eeef962e17": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": "COMPLETED"}, "statekit_message_status_d0d43d01_aadeb9ea84d1": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": null}, "statekit_message_status_d0d43d01_f63b7e24a2a9": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "PROMOTED", "target": "READY"}, "statekit_message_status_d0d43d01_722d4d1fc9ea": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "PROMOTED", "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_4695cc0ec4de": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "PROMOTED", "target": null}, "statekit_message_status_d0d43d01_690bb9485486": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": "READY"}, "statekit_message_status_d0d43d01_9c4d2d4aad60": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_586d7820d7ef": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": "PROMOTED"}, "statekit_message_status_d0d43d01_bc50a0fde7f5": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": null}, "statekit_message_status_d0d43d01_4a931f94533d": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "READY"}, "statekit_message_status_d0d43d01_d0acc8bd4e46": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_a956b685bedb": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "PROMOTED"}, "statekit_message_status_d0d43d01_e2ec024ec6f3": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "COMPLETED"}, "statekit_message_status_d0d43d01_a3045523e41d": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_388db50524ad": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "PROMOTED"}, "statekit_message_status_d0d43d01_5c5ccc6f6e71": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "COMPLETED"}, "statekit_message_status_d0d43d01_c51ed7b37514": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": null}, "statekit_message_status_d0d43d01_569c5b67ed79": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "*"}, "statekit_message_status_d0d43d01_9a06fefb9085": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "*", "target": "*"}}') LOOP
+    EXECUTE 'CREATE SEQUENCE IF NOT EXISTS statekit.' || counter;
+    EXECUTE 'COMMENT ON SEQUENCE statekit.' || counter || ' IS ' || pg_catalog.quote_literal(about);
+  END LOOP;
+  -- A superuser may have replaced the function, which then still belongs to the role that made it, and counts as that.
+  FOR counter IN
+    SELECT c.relname FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'statekit'::pg_catalog.regnamespace AND c.relkind = 'S' AND c.relowner <> owner
+      AND pg_catalog.starts_with(c.relname::text, 'statekit_message_status_d0d43d01_')
+  LOOP
+    EXECUTE 'ALTER SEQUENCE statekit.' || counter || ' OWNER TO ' || owner::pg_catalog.regrole::text;
+  END LOOP;
+  -- Whoever writes to the table asks the rule; only the trigger counts, whatever default privileges say.
+  GRANT EXECUTE ON FUNCTION statekit.statekit_message_status_d0d43d01_legal(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+  GRANT EXECUTE ON FUNCTION statekit.statekit_message_status_d0d43d01_initial(pg_catalog.text) TO PUBLIC;
+  REVOKE ALL ON FUNCTION statekit.statekit_message_status_d0d43d01() FROM PUBLIC;
+  FOR thing, grantee IN
+    SELECT 'SEQUENCE statekit.' || c.relname, g.grantee FROM pg_catalog.pg_class c
+    CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
+    WHERE c.relnamespace = 'statekit'::pg_catalog.regnamespace AND pg_catalog.starts_with(c.relname::text, 'statekit_message_status_d0d43d01_') AND c.relkind = 'S'
+      AND g.grantee <> c.relowner
+    UNION
+    SELECT 'FUNCTION statekit.statekit_message_status_d0d43d01()', g.grantee FROM pg_catalog.pg_proc p
+    CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) g
+    WHERE p.oid = 'statekit.statekit_message_status_d0d43d01()'::pg_catalog.regprocedure AND g.grantee <> p.proowner
+  LOOP
+    EXECUTE 'REVOKE ALL ON ' || thing || ' FROM '
+      || CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::text END;
+  END LOOP;
+  -- counts_v1() reads as its owner, who may be another role.
+  IF reader <> owner THEN
+    FOR counter IN SELECT pg_catalog.jsonb_object_keys('{"statekit_message_status_d0d43d01_1ec078ff8ad2": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "READY", "target": "COMPLETED"}, "statekit_message_status_d0d43d01_84adf6da7da4": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "READY", "target": null}, "statekit_message_status_d0d43d01_f0752748d298": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": "READY"}, "statekit_message_status_d0d43d01_5a94eb190bda": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": "PROMOTED"}, "statekit_message_status_d0d43d01_c0eeef962e17": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": "COMPLETED"}, "statekit_message_status_d0d43d01_aadeb9ea84d1": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "SPAM_REVIEW", "target": null}, "statekit_message_status_d0d43d01_f63b7e24a2a9": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "PROMOTED", "target": "READY"}, "statekit_message_status_d0d43d01_722d4d1fc9ea": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "PROMOTED", "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_4695cc0ec4de": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "PROMOTED", "target": null}, "statekit_message_status_d0d43d01_690bb9485486": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": "READY"}, "statekit_message_status_d0d43d01_9c4d2d4aad60": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_586d7820d7ef": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": "PROMOTED"}, "statekit_message_status_d0d43d01_bc50a0fde7f5": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "COMPLETED", "target": null}, "statekit_message_status_d0d43d01_4a931f94533d": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "READY"}, "statekit_message_status_d0d43d01_d0acc8bd4e46": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_a956b685bedb": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "PROMOTED"}, "statekit_message_status_d0d43d01_e2ec024ec6f3": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": null, "target": "COMPLETED"}, "statekit_message_status_d0d43d01_a3045523e41d": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "SPAM_REVIEW"}, "statekit_message_status_d0d43d01_388db50524ad": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "PROMOTED"}, "statekit_message_status_d0d43d01_5c5ccc6f6e71": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "COMPLETED"}, "statekit_message_status_d0d43d01_c51ed7b37514": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": null}, "statekit_message_status_d0d43d01_569c5b67ed79": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": true, "source": null, "target": "*"}, "statekit_message_status_d0d43d01_9a06fefb9085": {"trigger": "statekit_message_status_d0d43d01", "kind": "blocked", "new": false, "source": "*", "target": "*"}}') LOOP
+      EXECUTE 'GRANT SELECT ON SEQUENCE statekit.' || counter || ' TO ' || reader::pg_catalog.regrole::text;
+    END LOOP;
+  END IF;
+END
+$statekit$;
+
+DO $statekit$
+DECLARE
+  root CONSTANT regclass := '"message"'::pg_catalog.regclass;
+  -- Whoever writes to a table that this transaction has locked already waits as long: then it is better to fail soon.
+  patience CONSTANT interval := CASE WHEN EXISTS (
+    SELECT 1 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.granted AND l.locktype = 'relation'
+      AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+      AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'statekit')
+    ) THEN '10 seconds' ELSE '5 minutes' END;
+  started CONSTANT timestamptz := pg_catalog.clock_timestamp();
+  lock_timeout CONSTANT text := pg_catalog.current_setting('lock_timeout');
+  search_path CONSTANT text := pg_catalog.current_setting('search_path');
+  relation regclass;
+  is_partitioned bool;
+  needs_before bool;
+  has_before bool;
+  was_always name[];
+  trigger_name name;
+  waits_for text;
+  definitions text;
+BEGIN
+  SELECT c.relkind = 'p' OR c.relispartition INTO is_partitioned
+  FROM pg_catalog.pg_class c WHERE c.oid = root AND c.relkind IN ('r', 'p');
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING MESSAGE = 'message' || ' is no table, so that it can have no state trigger';
+  END IF;
+  needs_before := is_partitioned OR 'raise' = 'skip';
+  -- No operator of anybody's own gets into the WHEN, where it would stay. Names of tables are written with the schema.
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
+
+  -- One lock for all that follows, as strong as the strongest. Whoever waits for it holds up every later writer: so
+  -- never for longer than 100 ms, and then the others go first.
+  LOOP
+    BEGIN
+      PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+      SELECT count(*) > 0 INTO has_before FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = root AND t.tgname = 'zzz_statekit_message_status_d0d43d01';
+      IF has_before AND NOT needs_before THEN
+        EXECUTE 'LOCK TABLE ' || root::text || ' IN ACCESS EXCLUSIVE MODE';
+      ELSE
+        EXECUTE 'LOCK TABLE ' || root::text || ' IN SHARE ROW EXCLUSIVE MODE';
+      END IF;
+      EXIT;
+    EXCEPTION WHEN lock_not_available THEN
+      IF pg_catalog.clock_timestamp() > started + patience THEN
+        SELECT pg_catalog.string_agg(DISTINCT l.pid::text, ', ') INTO waits_for FROM pg_catalog.pg_locks l
+        WHERE l.relation = root AND l.granted AND l.mode <> 'AccessShareLock' AND l.pid <> pg_catalog.pg_backend_pid();
+        RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
+          MESSAGE = 'No lock on ' || root::text || ' for ' || patience::text || ': others are writing to it all the time',
+          HINT = 'Nothing was changed. Processes that hold it now: ' || coalesce(waits_for, 'none')
+            || '. End long transactions, and migrate again; tables that are written to all the time are best migrated'
+            || ' one by one, each in a transaction of its own.';
+      END IF;
+      PERFORM pg_catalog.pg_sleep(0.05 + 0.1 * pg_catalog.random());
+    END;
+  END LOOP;
+  PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
+
+  SELECT coalesce(pg_catalog.array_agg(DISTINCT t.tgname), '{}') INTO was_always
+  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgenabled = 'A';
+
+  -- Children by INHERITS have no triggers of their parent's, partitions have its row triggers.
+  FOR relation IN
+    WITH RECURSIVE family(oid) AS (
+      SELECT root::oid
+      UNION
+      SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON i.inhparent = f.oid WHERE NOT is_partitioned
+    )
+    SELECT oid FROM family
+  LOOP
+    EXECUTE 'CREATE OR REPLACE TRIGGER statekit_message_status_d0d43d01 AFTER UPDATE ON ' || relation::text
+      || ' FOR EACH ROW WHEN (' || 'OLD."status" IS DISTINCT FROM NEW."status" AND statekit.statekit_message_status_d0d43d01_legal(OLD."status"::pg_catalog.text, NEW."status"::pg_catalog.text) IS NOT TRUE' || ') EXECUTE FUNCTION statekit.statekit_message_status_d0d43d01()';
+    IF needs_before THEN
+      EXECUTE 'CREATE OR REPLACE TRIGGER zzz_statekit_message_status_d0d43d01 BEFORE UPDATE ON ' || relation::text
+        || ' FOR EACH ROW WHEN (' || 'OLD."status" IS DISTINCT FROM NEW."status" AND statekit.statekit_message_status_d0d43d01_legal(OLD."status"::pg_catalog.text, NEW."status"::pg_catalog.text) IS NOT TRUE' || ') EXECUTE FUNCTION statekit.statekit_message_status_d0d43d01()';
+    ELSE
+      EXECUTE 'DROP TRIGGER IF EXISTS zzz_statekit_message_status_d0d43d01 ON ' || relation::text;
+    END IF;
+    IF NOT is_partitioned THEN
+      EXECUTE 'CREATE OR REPLACE TRIGGER statekit_message_status_d0d43d01_new AFTER INSERT ON ' || relation::text
+        || ' FOR EACH ROW WHEN (' || 'statekit.statekit_message_status_d0d43d01_initial(NEW."status"::pg_catalog.text) IS NOT TRUE' || ') EXECUTE FUNCTION statekit.statekit_message_status_d0d43d01()';
+    END IF;
+  END LOOP;
+  IF is_partitioned THEN
+    -- A row that changes its partition arrives there as a new one, for row triggers; not for those of statements.
+    FOR relation IN
+      SELECT p.relid FROM pg_catalog.pg_partition_tree(root) p JOIN pg_catalog.pg_class c ON c.oid = p.relid
+      WHERE c.relkind IN ('r', 'p')
+    LOOP
+      EXECUTE 'CREATE OR REPLACE TRIGGER statekit_message_status_d0d43d01_new AFTER INSERT ON ' || relation::text
+        || ' REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION statekit.statekit_message_status_d0d43d01()';
+    END LOOP;
+  END IF;
+  FOREACH trigger_name IN ARRAY was_always LOOP
+    IF trigger_name IN ('statekit_message_status_d0d43d01', 'statekit_message_status_d0d43d01_new', 'zzz_statekit_message_status_d0d43d01') THEN
+      EXECUTE 'ALTER TABLE ' || root::text || ' ENABLE ALWAYS TRIGGER ' || pg_catalog.quote_ident(trigger_name);
+    END IF;
+  END LOOP;
+
+  -- How the triggers look when nobody has changed them by hand.
+  SELECT pg_catalog.string_agg(pg_catalog.pg_get_triggerdef(t.oid), E'\n' ORDER BY t.tgname) INTO definitions
+  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname IN ('statekit_message_status_d0d43d01', 'statekit_message_status_d0d43d01_new', 'zzz_statekit_message_status_d0d43d01');
+  EXECUTE 'COMMENT ON TRIGGER statekit_message_status_d0d43d01 ON ' || root::text || ' IS ' || pg_catalog.quote_literal(
+    '{"statekit": {"table": "message", "column": "status", "transitions": [["READY", "SPAM_REVIEW"], ["READY", "PROMOTED"], ["PROMOTED", "COMPLETED"]], "initial": ["READY"], "schema": null, "on_illegal": "raise", "inline": false, "version": 1, "states": ["READY", "SPAM_REVIEW", "PROMOTED", "COMPLETED"]}, "hash": "3897d27da67a991e"}'::pg_catalog.jsonb || pg_catalog.jsonb_build_object('definitions', pg_catalog.md5(definitions)));
+  PERFORM pg_catalog.set_config('search_path', search_path, true);
+END
+$statekit$;
+
