@@ -71,8 +71,9 @@ def _in_the_way(error: BaseException) -> StatekitError | None:
 def _guard_behind(refusal: Refusal) -> Guard | None:
     """Return the guard of the column that a trigger holds.
 
-    A process may have several models of one table's name, for several databases: of those that fit, the latest. In
-    another schema than the declared one, the table is a copy, or a tenant's.
+    A process may have several models of one table's name, for several databases. Of those the one is taken that has the
+    same key and the same rule, else the latest. In another schema than the declared one, the table is a copy, or a
+    tenant's.
     """
     key = None if refusal.key is None else {name for name, _ in refusal.key}
     fitting = [
@@ -80,10 +81,12 @@ def _guard_behind(refusal: Refusal) -> Guard | None:
         for guard in reversed(all_guards())
         if key is None or key == {column.name for column in guard.column.table.primary_key}
     ]
-    return next((guard for guard in fitting if _name_of(guard) == refusal.trigger), None) or next(
-        (guard for guard in fitting if (guard.column.table.name, guard.column.name) == (refusal.table, refusal.column)),
-        None,
-    )
+    named = [guard for guard in fitting if _name_of(guard) == refusal.trigger] or [
+        guard for guard in fitting if (guard.column.table.name, guard.column.name) == (refusal.table, refusal.column)
+    ]
+    allowed = set(refusal.allowed)
+    like = [guard for guard in named if set(guard.allowed(refusal.source, new=refusal.new)) == allowed]
+    return next(iter(like or named), None)
 
 
 def _name_of(guard: Guard) -> str:
@@ -99,7 +102,7 @@ def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
             identity=None if refusal.key is None else tuple(value for _, value in refusal.key),
             source=refusal.source,
             target=refusal.target,
-            allowed=refusal.allowed or (),
+            allowed=refusal.allowed,
             new=refusal.new,
             key_names=tuple(name for name, _ in refusal.key or ()),
         )
@@ -108,14 +111,13 @@ def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
     identity = None
     if refusal.key is not None and all(column.name in key for column in columns):
         identity = tuple(_value(column, key[column.name]) for column in columns)
-    allowed = guard.allowed(refusal.source, new=refusal.new) if refusal.allowed is None else refusal.allowed
     return IllegalTransition(
         model=guard.model,
         attribute=guard.attribute,
         identity=identity,
         source=refusal.source,
         target=refusal.target,
-        allowed=allowed,
+        allowed=refusal.allowed,
         pairs=Counter({pair: 1}),
         new=refusal.new,
         hint="" if refusal.target == "*" else hint_for(guard, pair, new=refusal.new, of_statement=True),

@@ -31,7 +31,7 @@ class Refusal:
         source: the state that the row is in; None for NULL and for a new row.
         target: the state it was to get; None for NULL; on SQLite, ``"*"`` for one that is no state of the table.
         key: the row's primary key, as (column, value) with values as JSON has them; None where it is not known.
-        allowed: the states that it may move to; None where they are not known.
+        allowed: the states that it may move to, or start in.
         counted: whether the database has counted it.
         table: name of the table that the row is in, such as a partition's.
         column: name of the column.
@@ -42,7 +42,7 @@ class Refusal:
     source: str | None
     target: str | None
     key: tuple[tuple[str, Any], ...] | None
-    allowed: tuple[str | None, ...] | None
+    allowed: tuple[str | None, ...]
     counted: bool
     table: str | None = None
     column: str | None = None
@@ -121,7 +121,7 @@ def _in_sqlite(text: str) -> Refusal | None:
                 source=about["source"],
                 target=about["target"],
                 key=None,
-                allowed=None,
+                allowed=tuple(about["allowed"]),
                 counted=False,
             )
         except (ValueError, KeyError, TypeError):

@@ -128,7 +128,8 @@ def _raise(trigger: StateTrigger, source: str | None, target: str | None, *, new
     move = f"a new row cannot start in {_shown(target)}"
     if not new:
         move = f"cannot move from {_shown(source)} to {_shown(target)}"
-    about = json_text({"new": new, "source": source, "target": target})
+    data = {"new": new, "source": source, "target": target, "allowed": list(trigger.allowed(source, new=new))}
+    about = json_text(data)
     start = "" if new else f" from {_shown(source)}"
     text = f"{trigger.full_table}.{trigger.column}: {move}. Allowed{start}: {allowed}. [{trigger.name} {about}]"
     return f"RAISE(ABORT, {plain_literal(text)})"

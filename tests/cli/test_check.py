@@ -240,6 +240,7 @@ class TestTheDatabase:
             answer(inbox, engine, 1)
         finally:
             sa.event.remove(sa.Engine, "before_cursor_execute", note)
+            sa.Engine._has_events = False  # which SQLAlchemy leaves, for every engine of every later test
         assert set(seen) == {"on"}
 
     def test_a_sqlite_file_that_is_not_there_is_not_made(self, inbox: Project) -> None:
