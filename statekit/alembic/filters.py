@@ -44,7 +44,7 @@ class Filters:
         parents = {"schema_name": schema, "table_name": table}
         if not context.run_name_filters(column, "column", parents):  # type: ignore[arg-type]
             return False
-        found = self._reflected(schema, table)
+        found = self.reflected(schema, table)
         known = self._declared.get((schema, table))
         if found is None or not self._includes("table", table, known, found):
             return False
@@ -59,7 +59,8 @@ class Filters:
             return self._context.run_object_filters(found, name, kind, True, None)
         return self._context.run_object_filters(declared, name, kind, False, found)
 
-    def _reflected(self, schema: str | None, table: str) -> sa.Table | None:
+    def reflected(self, schema: str | None, table: str) -> sa.Table | None:
+        """Return a table as the database has it, or None if it has none."""
         connection = self._context.connection
         assert connection is not None
         try:

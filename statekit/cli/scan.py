@@ -132,5 +132,7 @@ def _summary(columns: int, broken: int, unread: int) -> str:
     scanned = "1 guarded column" if columns == 1 else f"{columns} guarded columns"
     text = f"{scanned}, {_rows(broken)} that {'breaks' if broken == 1 else 'break'} the rule"
     if broken:
-        text += " (move them into a state of the table, or declare their states, before you install a trigger)"
+        text += (
+            " (move them into a state of the table, or allow moves from their states: a trigger lets nobody move them)"
+        )
     return f"{text}, {unread} not read." if unread else f"{text}."

@@ -19,6 +19,7 @@ from statekit.guards.guard import Guard, all_guards
 from statekit.guards.hints import hint_for
 from statekit.observe import log
 from statekit.observe.hook import publish
+from statekit.table.messages import quote
 from statekit.trigger.dialects import is_supported
 from statekit.trigger.refusal import Refusal, refusal_in, trigger_in_the_way
 from statekit.trigger.spec import StateTrigger
@@ -59,11 +60,14 @@ def _in_the_way(error: BaseException) -> StatekitError | None:
     if name is None:
         return None
     guard = next((each for each in all_guards() if _name_of(each) == name), None)
-    table, column = ("…", "…") if guard is None else (guard.column.table.name, guard.column.name)
+    place = '"…", "…"'
+    if guard is not None:
+        schema = guard.column.table.schema
+        place = f'"{guard.column.table.name}", "{guard.column.name}"' + (f', schema="{schema}"' if schema else "")
     return StatekitError(
         f"The state trigger {name} depends on the column, so that PostgreSQL neither drops it nor changes its type. In "
-        f'the migration, write op.drop_state_trigger("{table}", "{column}", …) before that, and '
-        f'op.create_state_trigger("{table}", "{column}", …) after it if the column stays; autogenerate writes both. '
+        f"the migration, write op.drop_state_trigger({place}, …) before that, and "
+        f"op.create_state_trigger({place}, …) after it if the column stays; autogenerate writes both. "
         "What the trigger has counted goes with it."
     )
 
@@ -120,9 +124,20 @@ def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
         allowed=refusal.allowed,
         pairs=Counter({pair: 1}),
         new=refusal.new,
-        hint="" if refusal.target == "*" else hint_for(guard, pair, new=refusal.new, of_statement=True),
+        hint=_hint(guard, refusal),
         key_names=tuple(column.key for column in columns),
     )
+
+
+def _hint(guard: Guard, refusal: Refusal) -> str:
+    if refusal.target == "*":
+        return ""
+    if not refusal.new and refusal.target in guard.states.values and refusal.source not in guard.states.values:
+        return (
+            f"The row holds {quote(refusal.source)}, which is no state of the table, so that no move from it is "
+            "allowed: add transitions for it, or mend such rows while the trigger is disabled."
+        )
+    return hint_for(guard, (refusal.source, refusal.target), new=refusal.new, of_statement=True)
 
 
 _FROM_JSON: dict[type, Callable[[Any], Any]] = {

@@ -252,6 +252,26 @@ def test_putting_right_says_why_and_stays_through_the_downgrade(postgres_engine:
     assert problems(postgres_engine, message.metadata) == []
 
 
+def test_a_rule_that_loses_a_state_says_so(engine: sa.Engine, tmp_path: Path) -> None:
+    """Its rows would stay where they are for ever; and it may be a state that was renamed."""
+    project = Project(tmp_path, engine, message_class(table=LONGER).metadata)
+    project.migrate()
+    project.metadata = message_class().metadata
+    assert "# Rows in ARCHIVED could not move any more" in project.autogenerate()
+
+
+def test_a_rule_for_a_label_that_a_native_enum_lacks_says_so(postgres_engine: sa.Engine, tmp_path: Path) -> None:
+    """Alembic compares no labels."""
+    states = ("READY", "SPAM_REVIEW", "PROMOTED", "COMPLETED")
+    project = Project(tmp_path, postgres_engine, message_class(type_=sa.Enum(*states, name="status")).metadata)
+    project.migrate()
+    longer = message_class(type_=sa.Enum(*states, "ARCHIVED", name="status"), table=LONGER)
+    project.metadata = longer.metadata
+    assert "# The type status lacks ARCHIVED: ALTER TYPE ... ADD VALUE IF NOT EXISTS before this." in (
+        project.autogenerate()
+    )
+
+
 def test_another_rule_of_a_trigger_that_was_changed_by_hand(engine: sa.Engine, tmp_path: Path) -> None:
     """Both are mended at once, so that the second autogenerate is empty."""
     project = Project(tmp_path, engine, message_class().metadata)

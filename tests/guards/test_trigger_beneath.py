@@ -143,3 +143,17 @@ def test_a_block_that_observes_lets_nothing_through_that_its_trigger_stops(engin
     assert op.blocked == {("READY", "COMPLETED"): 2}
     assert op.observed == {}
     assert stored(engine, message) == ["READY", "READY"]
+
+
+@pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
+def test_a_row_in_an_unknown_state_is_not_to_be_mended_in_a_block_that_observes(engine: sa.Engine) -> None:
+    """The guard would let it through, and the trigger does not."""
+    message = message_class()
+    fill(engine, message, "LOST")
+    with engine.begin() as connection:
+        for statement in StateTrigger.of(message.status).create_sql(engine.dialect):
+            connection.exec_driver_sql(statement)
+    with operation("repair", on_illegal="observe"), Session(engine) as session:
+        load(session, message)[0].status = "READY"
+        with pytest.raises(IllegalTransition, match="mend such rows while the trigger is disabled"):
+            session.flush()

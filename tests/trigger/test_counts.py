@@ -280,8 +280,16 @@ class TestRolesThatMigrate:
         with role(each_postgres, *self.OWNER) as name, role(each_postgres):
             engine = engine_of(each_postgres, name)
             execute(engine, TABLE.replace("mail", "theirs"))
-            with pytest.raises(sa.exc.ProgrammingError, match="permission denied for schema statekit"):
+            grant = f'GRANT USAGE, CREATE ON SCHEMA statekit TO "?{name}"?;'
+            with pytest.raises(sa.exc.ProgrammingError, match=grant):
                 install(engine, trigger(table="theirs"))
+
+    def test_are_told_what_they_lack_where_they_may_not_make_the_schema(self, each_postgres: sa.Engine) -> None:
+        with role(each_postgres, "GRANT CREATE ON SCHEMA public TO {role}") as name:
+            engine = engine_of(each_postgres, name)
+            execute(engine, TABLE)
+            with pytest.raises(sa.exc.ProgrammingError, match=f'CREATE SCHEMA statekit AUTHORIZATION "?{name}"?;'):
+                install(engine, trigger())
 
     def test_read_the_counts_of_one_another(self, each_postgres: sa.Engine) -> None:
         """The function that reads belongs to whoever came first, and may read what others have made."""

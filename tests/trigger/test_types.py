@@ -159,8 +159,14 @@ class TestATypeThatCannotHoldTheStates:
             install(each_postgres, trigger(column="state"))
 
     def test_may_be_a_table_that_is_not_there(self, each_postgres: sa.Engine) -> None:
-        with pytest.raises(sa.exc.ProgrammingError, match='relation "mail" does not exist'):
+        with pytest.raises(sa.exc.ProgrammingError, match="There is no table mail\n.*schema=") as caught:
             install(each_postgres, trigger())
+        assert "public" in str(caught.value.orig)  # where it was looked for
+
+    def test_may_be_an_enum_whose_label_is_to_be_added(self, each_postgres: sa.Engine) -> None:
+        execute(each_postgres, ENUM, table("status"))
+        with pytest.raises(sa.exc.NotSupportedError, match="ALTER TYPE public.status ADD VALUE IF NOT EXISTS 'LATE';"):
+            install(each_postgres, trigger(transitions=[("READY", "LATE")]))
 
     @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
     def test_may_be_something_else_than_a_table(self, each_postgres: sa.Engine, kind: str) -> None:

@@ -41,9 +41,12 @@ BEGIN
   -- A table of the same name in another schema shares what follows: the last one takes it along.
   PERFORM 1 FROM pg_catalog.pg_trigger t WHERE t.tgfoid = pg_catalog.to_regprocedure('statekit.statekit_message_status_d0d43d01()');
   IF NOT FOUND THEN
-    DROP FUNCTION IF EXISTS statekit.statekit_message_status_d0d43d01();
-    DROP FUNCTION IF EXISTS statekit.statekit_message_status_d0d43d01_legal(pg_catalog.text, pg_catalog.text);
-    DROP FUNCTION IF EXISTS statekit.statekit_message_status_d0d43d01_initial(pg_catalog.text);
+    FOR counter IN
+      SELECT f.signature FROM (VALUES ('statekit_message_status_d0d43d01()'), ('statekit_message_status_d0d43d01_legal(text, text)'), ('statekit_message_status_d0d43d01_initial(text)')) f(signature)
+      WHERE pg_catalog.to_regprocedure('statekit.' || f.signature) IS NOT NULL
+    LOOP
+      EXECUTE 'DROP FUNCTION statekit.' || counter;
+    END LOOP;
     FOR counter IN
       SELECT c.relname FROM pg_catalog.pg_class c
       WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S'

@@ -14,6 +14,12 @@ BEGIN
   PERFORM pg_catalog.pg_advisory_xact_lock(7165918366131643745);
   -- Not IF NOT EXISTS, which asks for the right to create schemas also where there is nothing to create.
   IF pg_catalog.to_regnamespace('statekit') IS NULL THEN
+    IF NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') THEN
+      RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+        MESSAGE = 'The role ' || current_user || ' may not make the schema statekit, which holds the functions and counters of triggers',
+        HINT = 'As a superuser or the owner of the database: CREATE SCHEMA statekit AUTHORIZATION '
+          || pg_catalog.quote_ident(current_user) || ';';
+    END IF;
     CREATE SCHEMA statekit;
     COMMENT ON SCHEMA statekit IS 'Functions and counters of statekit''s triggers.';
     REVOKE ALL ON SCHEMA statekit FROM PUBLIC;
@@ -26,17 +32,26 @@ BEGIN
       EXECUTE 'REVOKE ALL ON SCHEMA statekit FROM ' || revoked;
     END LOOP;
   END IF;
+  IF NOT (pg_catalog.has_schema_privilege('statekit', 'USAGE') AND pg_catalog.has_schema_privilege('statekit', 'CREATE'))
+  THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'The role ' || current_user || ' may not make triggers: the schema statekit belongs to another role',
+      HINT = 'As that role: GRANT USAGE, CREATE ON SCHEMA statekit TO ' || pg_catalog.quote_ident(current_user) || ';';
+  END IF;
   IF pg_catalog.to_regprocedure('statekit.counts_v1()') IS NULL THEN
     -- Without a privilege, pg_sequence_last_value gives NULL or an error, depending on the version: whoever may call
     -- this function reads the true number, or NULL where the function's owner may not either.
     CREATE FUNCTION statekit.counts_v1(
-      OUT "trigger" pg_catalog.text, OUT kind pg_catalog.text, OUT new_row pg_catalog.bool,
-      OUT source pg_catalog.text, OUT target pg_catalog.text, OUT number pg_catalog.int8
+      OUT "schema" pg_catalog.text, OUT "table" pg_catalog.text, OUT "column" pg_catalog.text,
+      OUT kind pg_catalog.text, OUT new_row pg_catalog.bool, OUT source pg_catalog.text, OUT target pg_catalog.text,
+      OUT number pg_catalog.int8, OUT "trigger" pg_catalog.text
     ) RETURNS SETOF pg_catalog.record
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $counts$
-      SELECT about ->> 'trigger', about ->> 'kind', (about ->> 'new')::bool, about ->> 'source', about ->> 'target',
+      SELECT about ->> 'schema', about ->> 'table', about ->> 'column',
+             about ->> 'kind', (about ->> 'new')::bool, about ->> 'source', about ->> 'target',
              CASE WHEN has_sequence_privilege(counter, 'USAGE, SELECT')
-                  THEN coalesce(pg_sequence_last_value(counter), 0) END
+                  THEN coalesce(pg_sequence_last_value(counter), 0) END,
+             about ->> 'trigger'
       FROM (
         SELECT c.oid AS counter, obj_description(c.oid, 'pg_class')::jsonb AS about
         FROM pg_class c
@@ -163,7 +178,9 @@ DECLARE
                           WHERE p.oid = 'statekit.counts_v1()'::pg_catalog.regprocedure);
 BEGIN
   FOR counter, about IN SELECT key, value FROM pg_catalog.jsonb_each({{sequences}}) LOOP
-    EXECUTE 'CREATE SEQUENCE IF NOT EXISTS statekit.' || counter;
+    IF pg_catalog.to_regclass('statekit.' || counter) IS NULL THEN
+      EXECUTE 'CREATE SEQUENCE statekit.' || counter;
+    END IF;
     EXECUTE 'COMMENT ON SEQUENCE statekit.' || counter || ' IS ' || pg_catalog.quote_literal(about);
   END LOOP;
   -- A superuser may have replaced the function, which then still belongs to the role that made it, and counts as that.
@@ -276,8 +293,8 @@ BEGIN
     IF needs_before THEN
       EXECUTE 'CREATE OR REPLACE TRIGGER zzz_{{name}} BEFORE UPDATE ON ' || relation::text
         || ' FOR EACH ROW WHEN (' || {{when_update}} || ') EXECUTE FUNCTION statekit.{{name}}()';
-    ELSE
-      EXECUTE 'DROP TRIGGER IF EXISTS zzz_{{name}} ON ' || relation::text;
+    ELSIF EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgrelid = relation AND t.tgname = 'zzz_{{name}}') THEN
+      EXECUTE 'DROP TRIGGER zzz_{{name}} ON ' || relation::text;
     END IF;
     IF NOT is_partitioned THEN
       EXECUTE 'CREATE OR REPLACE TRIGGER {{name}}_new AFTER INSERT ON ' || relation::text
@@ -310,12 +327,16 @@ END
 
 -- block: types
 DECLARE
-  root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+  root CONSTANT regclass := pg_catalog.to_regclass({{table_literal}});
   search_path CONSTANT text := pg_catalog.current_setting('search_path');
   about record;
   state text;
   stored text;
 BEGIN
+  IF root IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_table', MESSAGE = 'There is no table ' || {{title}},
+      HINT = 'Name its schema where the search path (' || search_path || ') does not lead there: schema=...';
+  END IF;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);  -- as where the trigger is made
   SELECT a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, t.typtype,
          coalesce(l.collisdeterministic, true) AS is_deterministic
@@ -336,7 +357,14 @@ BEGIN
     IF about.typtype = 'e' THEN
       -- Not by a cast: a label that this very transaction has added must not be used in it.
       PERFORM 1 FROM pg_catalog.pg_enum e WHERE e.enumtypid = about.atttypid AND e.enumlabel = state;
-      stored := CASE WHEN FOUND THEN state END;
+      IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+          MESSAGE = {{title}} || {{attribute}} || ' is of the enum type ' || about.type || ', which has no label '
+            || pg_catalog.quote_literal(state),
+          HINT = 'Add it before, in the same migration: ALTER TYPE ' || about.type || ' ADD VALUE IF NOT EXISTS '
+            || pg_catalog.quote_literal(state) || ';';
+      END IF;
+      stored := state;
     ELSE
       BEGIN
         EXECUTE 'SELECT CAST(s.state AS pg_catalog.text) FROM (SELECT CAST(' || pg_catalog.quote_literal(state)
@@ -360,8 +388,13 @@ END
 
 -- block: present
 DECLARE
-  root CONSTANT regclass := {{table_literal}}::pg_catalog.regclass;
+  root CONSTANT regclass := pg_catalog.to_regclass({{table_literal}});
 BEGIN
+  IF root IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_table', MESSAGE = 'There is no table ' || {{title}},
+      HINT = 'Name its schema where the search path (' || pg_catalog.current_setting('search_path')
+        || ') does not lead there: schema=...';
+  END IF;
   PERFORM 1 FROM pg_catalog.pg_trigger t WHERE t.tgrelid = root AND t.tgname = '{{name}}';
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'undefined_object',
@@ -424,9 +457,12 @@ BEGIN
   -- A table of the same name in another schema shares what follows: the last one takes it along.
   PERFORM 1 FROM pg_catalog.pg_trigger t WHERE t.tgfoid = pg_catalog.to_regprocedure('statekit.{{name}}()');
   IF NOT FOUND THEN
-    DROP FUNCTION IF EXISTS statekit.{{name}}();
-    DROP FUNCTION IF EXISTS statekit.{{name}}_legal(pg_catalog.text, pg_catalog.text);
-    DROP FUNCTION IF EXISTS statekit.{{name}}_initial(pg_catalog.text);
+    FOR counter IN
+      SELECT f.signature FROM (VALUES ('{{name}}()'), ('{{name}}_legal(text, text)'), ('{{name}}_initial(text)')) f(signature)
+      WHERE pg_catalog.to_regprocedure('statekit.' || f.signature) IS NOT NULL
+    LOOP
+      EXECUTE 'DROP FUNCTION statekit.' || counter;
+    END LOOP;
     FOR counter IN
       SELECT c.relname FROM pg_catalog.pg_class c
       WHERE c.relnamespace = pg_catalog.to_regnamespace('statekit') AND c.relkind = 'S'

@@ -214,19 +214,20 @@ def _counters(trigger: StateTrigger) -> tuple[dict[str, Any], dict[str, dict[str
     grouped = len(illegal) > PAIRS
     if grouped:
         illegal = list(dict.fromkeys((new, (source, "*")) for new, (source, _) in illegal))
+    place = {"schema": trigger.schema, "table": trigger.table, "column": trigger.column}
     lookup: dict[str, Any] = {}
     counters: dict[str, dict[str, Any]] = {}
     for new, (source, target) in illegal:
         about = {"trigger": trigger.name, "kind": kind, "new": new, "source": source, "target": target}
         counter = _counter_name([*about.values(), grouped])
-        counters[f"{trigger.name}_{counter}"] = about
+        counters[f"{trigger.name}_{counter}"] = about | place
         lookup.setdefault("+" if new else _key(source), {})["*" if grouped else _key(target)] = counter
     for new, source in ((True, None), (False, "*")):
         if new and "*" in lookup.get("+", {}):
             continue
         about = {"trigger": trigger.name, "kind": kind, "new": new, "source": source, "target": "*"}
         counter = _counter_name([*about.values(), "unknown"])
-        counters[f"{trigger.name}_{counter}"] = about
+        counters[f"{trigger.name}_{counter}"] = about | place
         (lookup.setdefault("+", {}) if new else lookup)["*"] = counter
     return lookup, counters
 
