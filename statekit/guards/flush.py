@@ -176,6 +176,7 @@ class Flush:
             if self._made is not None:
                 self._made.steps.begin(self._connections)
             write()
+            self._look_for_kept_rows()
             self._look_again()
             if self._made is not None:
                 self._made.steps.end(self._connections)
@@ -208,6 +209,27 @@ class Flush:
                     keys = [prop.key for prop in each.mapper.column_attrs if prop.key not in watch.key_names]
                     self.session.expire(each.obj(), keys)
                     self._load_again([each])
+
+    def _look_for_kept_rows(self) -> None:
+        """Say that a trigger in "skip" has kept rows as they were, where the driver does not say so.
+
+        It does that only if its rule is behind the guard's, which leaves out what both refuse.
+        """
+        of_mappers = [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]
+        may_be_kept = {watch for watch in of_mappers if watch.guard.trigger and watch.guard.on_illegal == "skip"}
+        for watch, states in self._written().items() if may_be_kept else ():
+            moved = [state for state in states if state.key is not None and watch.key in state.committed_state]
+            if watch not in may_be_kept or len(moved) < 2 or self._judging.notices_a_race(watch, moved):
+                continue
+            text = watch.guard.states.text
+            for connection, some in self._connections(watch, moved):
+                rows = current.read(connection, watch, map(watch.row_key, some), lock=False)
+                values = [(watch.row_key(state), state.dict.get(watch.key)) for state in some]
+                if any(not is_sql(value) and key in rows and rows[key] != text(value) for key, value in values):
+                    raise StaleDataError(
+                        f"UPDATE statement on table '{watch.table.description}' has not met all of its {len(moved)} "
+                        "rows: a trigger whose rule is behind the guard's has kept some as they were."
+                    )
 
     def _look_again(self) -> None:
         """Judge what was not known before: defaults, and what the flush itself changed."""

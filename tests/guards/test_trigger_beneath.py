@@ -125,6 +125,43 @@ def test_objects_of_an_async_session_do_not_say_that_they_moved(async_engine: As
     assert run(body()) == ["READY", "READY"]
 
 
+@pytest.mark.parametrize("async_engine", ["asyncpg", "psycopg_async", "aiosqlite"], indirect=True)
+def test_a_flush_of_several_rows_says_so_on_every_driver(async_engine: AsyncEngine, databases: Any) -> None:
+    """asyncpg does not tell how many rows such an UPDATE has met."""
+    message = message_class(trigger=True, on_illegal="skip")
+    engine = databases.engine("sqlite" if async_engine.dialect.name == "sqlite" else "psycopg")
+    fill(engine, message, "READY", "READY")
+    put(engine, "skip")  # in the place of the trigger that create_all() has made
+
+    async def body() -> None:
+        async with AsyncSession(async_engine) as session:
+            for each in await session.scalars(sa.select(message)):
+                each.status = "SPAM_REVIEW"
+            with pytest.raises(StaleDataError):
+                await session.flush()
+
+    run(body())
+    assert stored(engine, message) == ["READY", "READY"]
+
+
+@pytest.mark.parametrize("async_engine", ["asyncpg"], indirect=True)
+def test_a_flush_of_several_rows_goes_through_where_the_trigger_agrees(
+    async_engine: AsyncEngine, databases: Any
+) -> None:
+    message = message_class(trigger=True, on_illegal="skip")
+    engine = databases.engine("psycopg")
+    fill(engine, message, "READY", "READY")
+
+    async def body() -> None:
+        async with AsyncSession(async_engine) as session:
+            for each in await session.scalars(sa.select(message)):
+                each.status = "SPAM_REVIEW"
+            await session.commit()
+
+    run(body())
+    assert stored(engine, message) == ["SPAM_REVIEW", "SPAM_REVIEW"]
+
+
 @pytest.mark.parametrize("mode", ["raise", "skip"])
 @pytest.mark.parametrize("engine", ["sqlite", "psycopg"], indirect=True)
 def test_a_block_that_observes_lets_nothing_through_that_its_trigger_stops(engine: sa.Engine, mode: Any) -> None:
