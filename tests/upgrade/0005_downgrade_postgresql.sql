@@ -192,14 +192,18 @@ BEGIN
     RETURN NULL;
   END IF;
 
-  BEGIN
-    -- Not nextval: it writes 32 numbers ahead to the log, and after a crash the count would be too high by them. The
-    -- lock ends with the error below.
-    PERFORM pg_advisory_xact_lock(4005440869906548365);
-    PERFORM setval(counter, coalesce(pg_sequence_last_value(counter), 0) + 1);
-  EXCEPTION WHEN lock_not_available THEN  -- anybody may hold an advisory lock
-    PERFORM nextval(counter);
-  END;
+  IF mode = 'skip' AND NOT is_new THEN
+    PERFORM nextval(counter);  -- as above, where others count the same move at the same time
+  ELSE
+    BEGIN
+      -- Not nextval: it writes 32 numbers ahead to the log, and after a crash the count would be too high by them. The
+      -- lock ends with the error below.
+      PERFORM pg_advisory_xact_lock(4005440869906548365);
+      PERFORM setval(counter, coalesce(pg_sequence_last_value(counter), 0) + 1);
+    EXCEPTION WHEN lock_not_available THEN  -- anybody may hold an advisory lock
+      PERFORM nextval(counter);
+    END;
+  END IF;
   IF current_setting('server_version_num')::int >= 170000 THEN
     -- A transaction that is rolled back flushes nothing: without this, a crash would lose the count.
     PERFORM pg_logical_emit_message(false, 'statekit', '', true);
