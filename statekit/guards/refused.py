@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -93,8 +94,14 @@ def _guard_behind(refusal: Refusal) -> Guard | None:
     return next(iter(like or named), None)
 
 
+_names: WeakKeyDictionary[Guard, str] = WeakKeyDictionary()
+
+
 def _name_of(guard: Guard) -> str:
-    return StateTrigger.of(guard.column).name
+    """Return the name of the trigger that a guard declares; found once, as a refusal asks every guard."""
+    if guard not in _names:
+        _names[guard] = StateTrigger.of(guard.column).name
+    return _names[guard]
 
 
 def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
