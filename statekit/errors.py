@@ -35,6 +35,15 @@ def show_state(state: str | None) -> str:
     return state if state.isprintable() else repr(state)
 
 
+def show_states(states: Iterable[str | None]) -> str:
+    """Return states as messages list them.
+
+    >>> show_states(["READY", None])
+    'READY, NULL'
+    """
+    return ", ".join(map(show_state, states))
+
+
 def show_pairs(pairs: Mapping[Pair, int]) -> str:
     """Return counted moves on one line, the most frequent first.
 
@@ -111,7 +120,7 @@ class IllegalTransition(StatekitError):
         return _rebuild, (type(self), self.__dict__.copy())
 
     def _text(self) -> str:
-        allowed = ", ".join(show_state(s) for s in self.allowed) or "nothing"
+        allowed = show_states(self.allowed) or "nothing"
         target = show_state(self.target)
         where = f"{self._row()}.{self.attribute}"
         if self.new:

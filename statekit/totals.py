@@ -63,10 +63,9 @@ def _by_triggers(guard: Any, bind: Any) -> Counter[Pair]:
     def asked(connection: sa.Connection) -> Counter[Pair]:
         if guard is None:
             return blocked(connection)
-        # Where schema_translate_map has the table.
-        schema = connection.schema_for_object(guard.column.table)
-        data = StateTrigger.of(guard.column).as_data() | {"schema": schema}
-        return blocked(connection, [StateTrigger.from_data(data)])
+        table = guard.column.table
+        trigger = StateTrigger.of(guard.column).on(table.name, connection.schema_for_object(table))
+        return blocked(connection, [trigger])
 
     if isinstance(bind, Session):
         bind = bind.connection()

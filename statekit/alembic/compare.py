@@ -13,7 +13,7 @@ from alembic.operations import MigrateOperation, ops
 
 from statekit.alembic.filters import Filters
 from statekit.alembic.ops import CreateStateTriggerOp, DropStateTriggerOp, ReplaceStateTriggerOp
-from statekit.errors import show_state
+from statekit.errors import show_states
 from statekit.trigger import StateTrigger, dialects
 from statekit.trigger.catalog import Installed, default_schema, installed
 from statekit.trigger.status import declared_in
@@ -83,8 +83,9 @@ def compare_state_triggers(context: AutogenContext, upgrade: ops.UpgradeOps, sch
         if (first or last) and includes(*where):
             before += first
             after += last
-            _note_labels(last, includes.reflected(where.schema, where.table))
             for operation in (*first, *last):
+                if isinstance(operation, ReplaceStateTriggerOp):
+                    _note_labels(operation, includes.reflected(where.schema, where.table))
                 _log.info("Detected %s state trigger on '%s'", _DETECTED[type(operation)], where)
     upgrade.ops[:] = [*before, *upgrade.ops, *after]
 
@@ -112,7 +113,11 @@ def _changes(place: Place, declared: StateTrigger | None, found: list[Installed]
     operations: list[MigrateOperation] = []
     if there.trigger != declared:
         lost = [state for state in there.trigger.states if state not in declared.states]
-        note = f"Rows in {_list(lost)} could not move any more: are there any, or was a state renamed?" if lost else ""
+        note = (
+            f"Rows in {show_states(lost)} could not move any more: are there any, or was a state renamed?"
+            if lost
+            else ""
+        )
         operations.append(ReplaceStateTriggerOp(declared, there.trigger, note))
     if there.problems:
         details = "; ".join(problem.detail for problem in there.problems)
@@ -121,20 +126,14 @@ def _changes(place: Place, declared: StateTrigger | None, found: list[Installed]
     return first, operations
 
 
-def _note_labels(operations: Iterable[MigrateOperation], table: sa.Table | None) -> None:
+def _note_labels(operation: ReplaceStateTriggerOp, table: sa.Table | None) -> None:
     """Note which labels a native enum lacks for a new rule: Alembic does not compare them."""
-    for operation in operations:
-        if isinstance(operation, ReplaceStateTriggerOp) and table is not None:
-            type_ = getattr(table.columns.get(operation.trigger.column), "type", None)
-            if not isinstance(type_, sa.Enum) or type_.name is None:
-                continue
-            missing = [state for state in operation.trigger.states if state is not None and state not in type_.enums]
-            if missing:
-                note = (
-                    f"The type {type_.name} lacks {_list(missing)}: ALTER TYPE ... ADD VALUE IF NOT EXISTS before this."
-                )
-                operation.note = f"{note} {operation.note}".strip()
-
-
-def _list(states: Iterable[str | None]) -> str:
-    return ", ".join(map(show_state, states))
+    type_ = None if table is None else getattr(table.columns.get(operation.trigger.column), "type", None)
+    if not isinstance(type_, sa.Enum) or type_.name is None:
+        return
+    missing = [state for state in operation.trigger.states if state is not None and state not in type_.enums]
+    if missing:
+        note = (
+            f"The type {type_.name} lacks {show_states(missing)}: ALTER TYPE ... ADD VALUE IF NOT EXISTS before this."
+        )
+        operation.note = f"{note} {operation.note}".strip()

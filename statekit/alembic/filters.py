@@ -28,6 +28,7 @@ class Filters:
             (None if table.schema == default_schema else table.schema, table.name): table
             for table in context.sorted_tables
         }
+        self._reflected: dict[tuple[str | None, str], sa.Table | None] = {}
         self._created = {
             (None if each.schema == default_schema else each.schema, each.table_name)
             for each in upgrade.ops
@@ -61,6 +62,11 @@ class Filters:
 
     def reflected(self, schema: str | None, table: str) -> sa.Table | None:
         """Return a table as the database has it, or None if it has none."""
+        if (schema, table) not in self._reflected:
+            self._reflected[schema, table] = self._reflect(schema, table)
+        return self._reflected[schema, table]
+
+    def _reflect(self, schema: str | None, table: str) -> sa.Table | None:
         connection = self._context.connection
         assert connection is not None
         try:

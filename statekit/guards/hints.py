@@ -7,7 +7,7 @@ from statekit.guards.guard import Guard
 from statekit.table.messages import listing, quote, suggestion
 
 
-def hint_for(guard: Guard, pair: Pair, *, new: bool, of_statement: bool = False) -> str:
+def hint_for(guard: Guard, pair: Pair, *, new: bool, of_statement: bool = False, by_trigger: bool = False) -> str:
     """Return what may have been meant, if that can be told.
 
     Args:
@@ -15,6 +15,7 @@ def hint_for(guard: Guard, pair: Pair, *, new: bool, of_statement: bool = False)
         pair: the refused move.
         new: whether the row is a new one.
         of_statement: whether a statement was refused, which makes no steps.
+        by_trigger: whether a trigger has refused it, which knows neither steps nor blocks.
     """
     source, target = pair
     states = guard.states.values
@@ -24,11 +25,13 @@ def hint_for(guard: Guard, pair: Pair, *, new: bool, of_statement: bool = False)
         meant = suggestion(target, states) if member is None else ""
         return f"{quote(target)} is no state of the table, which has {listing(states)}.{meant}{takes}"
     if not new and source not in states:
+        block = 'mend the row in a block with on_illegal="observe"'
+        mend = "mend such rows while the trigger is disabled" if by_trigger else block
         return (
             f"The row holds {quote(source)}, which is no state of the table, so that no move from it is allowed: add "
-            'transitions for it, or mend the row in a block with on_illegal="observe".'
+            f"transitions for it, or {mend}."
         )
-    if new or guard.steps or of_statement:
+    if new or guard.steps or of_statement or by_trigger:
         return ""
     names = {text: state for state, text in guard.states.texts.items()}
     path = guard.table.path(names[source], names[target])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -20,7 +19,6 @@ from statekit.guards.guard import Guard, all_guards
 from statekit.guards.hints import hint_for
 from statekit.observe import log
 from statekit.observe.hook import publish
-from statekit.table.messages import quote
 from statekit.trigger.dialects import is_supported
 from statekit.trigger.refusal import Refusal, refusal_in, trigger_in_the_way
 from statekit.trigger.spec import StateTrigger
@@ -105,7 +103,6 @@ def _name_of(guard: Guard) -> str:
 
 
 def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
-    pair = (refusal.source, refusal.target)
     if guard is None:  # the database holds a table that no model of this process is guarded for
         return IllegalTransition(
             model=refusal.table or refusal.trigger,
@@ -118,9 +115,10 @@ def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
             key_names=tuple(name for name, _ in refusal.key or ()),
         )
     columns = list(guard.column.table.primary_key)
-    key = dict(refusal.key or ())
+    pair = (refusal.source, refusal.target)
     identity = None
-    if refusal.key is not None and all(column.name in key for column in columns):
+    if refusal.key is not None:
+        key = dict(refusal.key)
         identity = tuple(_value(column, key[column.name]) for column in columns)
     return IllegalTransition(
         model=guard.model,
@@ -129,29 +127,17 @@ def _error(refusal: Refusal, guard: Guard | None) -> IllegalTransition:
         source=refusal.source,
         target=refusal.target,
         allowed=refusal.allowed,
-        pairs=Counter({pair: 1}),
         new=refusal.new,
-        hint=_hint(guard, refusal),
+        hint="" if refusal.target == "*" else hint_for(guard, pair, new=refusal.new, by_trigger=True),
         key_names=tuple(column.key for column in columns),
     )
 
 
-def _hint(guard: Guard, refusal: Refusal) -> str:
-    if refusal.target == "*":
-        return ""
-    if not refusal.new and refusal.target in guard.states.values and refusal.source not in guard.states.values:
-        return (
-            f"The row holds {quote(refusal.source)}, which is no state of the table, so that no move from it is "
-            "allowed: add transitions for it, or mend such rows while the trigger is disabled."
-        )
-    return hint_for(guard, (refusal.source, refusal.target), new=refusal.new, of_statement=True)
-
-
 _FROM_JSON: dict[type, Callable[[Any], Any]] = {
-    uuid.UUID: lambda value: uuid.UUID(value),
-    dt.datetime: lambda value: dt.datetime.fromisoformat(value),
-    dt.date: lambda value: dt.date.fromisoformat(value),
-    dt.time: lambda value: dt.time.fromisoformat(value),
+    uuid.UUID: uuid.UUID,
+    dt.datetime: dt.datetime.fromisoformat,
+    dt.date: dt.date.fromisoformat,
+    dt.time: dt.time.fromisoformat,
     Decimal: lambda value: Decimal(str(value)),
     bytes: lambda value: bytes.fromhex(value.removeprefix("\\x")),
 }

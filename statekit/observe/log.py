@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from statekit.errors import show_state
+from statekit.errors import show_state, show_states
 from statekit.observe.move import Move
 
 logger = logging.getLogger("statekit")
@@ -121,7 +121,7 @@ def _take(key: _Key, wanted: int) -> int:
 
 
 def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
-    allowed = ", ".join(show_state(state) for state in move.allowed) or "nothing"
+    allowed = show_states(move.allowed) or "nothing"
     row = move.model if identity is None else f"{move.model}({', '.join(map(repr, identity))})"
     rule = "new rows may start in" if move.new else f"allowed from {show_state(move.source)}"
     logger.warning(

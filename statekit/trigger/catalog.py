@@ -61,8 +61,7 @@ def installed(connection: sa.Connection) -> list[Installed]:
     Raises:
         StatekitError: there are no state triggers for this database, or a later statekit has made one.
     """
-    if not dialects.is_supported(connection.dialect):
-        dialects.writer(connection.dialect)
+    dialects.writer(connection.dialect)  # which raises where there is none
     found = _in_sqlite(connection) if connection.dialect.name == "sqlite" else _in_postgresql(connection)
     return sorted(found, key=lambda each: (each.schema, each.table, each.trigger.column))
 
@@ -83,26 +82,15 @@ def blocked(connection: sa.Connection, triggers: Iterable[StateTrigger] | None =
     if connection.dialect.name != "postgresql":
         return Counter()  # SQLite takes back with the statement whatever a trigger does
     wanted = None if triggers is None else {trigger.name for trigger in triggers}
-    may = connection.exec_driver_sql(
-        "SELECT pg_catalog.to_regnamespace('statekit') IS NOT NULL, CASE WHEN pg_catalog.to_regnamespace('statekit')"
-        " IS NOT NULL THEN pg_catalog.has_schema_privilege('statekit', 'USAGE') END"
-    ).one()
-    if not may[0]:
-        return Counter()  # no trigger was ever made here
     function = "statekit.counts_v1()"
-    user = connection.exec_driver_sql("SELECT current_user").scalar_one()
-    mend = (
-        f'Its owner says: GRANT USAGE ON SCHEMA statekit TO "{user}"; GRANT EXECUTE ON FUNCTION {function} TO "{user}";'
-    )
-    if not may[1]:
-        raise StatekitError(f"The role {user} may not read what triggers have counted. {mend}")
-    exists = connection.exec_driver_sql(f"SELECT pg_catalog.to_regprocedure('{function}') IS NOT NULL").scalar_one()
-    if not exists:
-        return Counter()
-    if not connection.exec_driver_sql(
-        f"SELECT pg_catalog.has_function_privilege('{function}', 'EXECUTE')"
-    ).scalar_one():
-        raise StatekitError(f"The role {user} may not read what triggers have counted. {mend}")
+    may = connection.execute(sa.text(_MAY_READ)).one_or_none()
+    if may is None or (may.uses and may.executes is None):
+        return Counter()  # no trigger was ever made here
+    if not (may.uses and may.executes):
+        raise StatekitError(
+            f"The role {may.role} may not read what triggers have counted. Its owner says: GRANT USAGE ON SCHEMA "
+            f'statekit TO "{may.role}"; GRANT EXECUTE ON FUNCTION {function} TO "{may.role}";'
+        )
     rows = connection.exec_driver_sql(f'SELECT "trigger", kind, source, target, number FROM {function}').all()
     total: Counter[Pair] = Counter()
     for name, kind, source, target, number in rows:
@@ -117,6 +105,14 @@ def blocked(connection: sa.Connection, triggers: Iterable[StateTrigger] | None =
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+_MAY_READ = """
+SELECT current_user AS role, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS uses,
+       pg_catalog.has_function_privilege(p.oid, 'EXECUTE') AS executes
+FROM pg_catalog.pg_namespace n
+LEFT JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid AND p.proname = 'counts_v1' AND p.pronargs = 0
+WHERE n.nspname = 'statekit'
+"""
 
 _ROOTS = """
 SELECT t.oid, t.tgname, t.tgrelid, n.nspname, c.relname, c.relkind = 'p' OR c.relispartition AS is_partitioned,
@@ -216,12 +212,11 @@ def _check_version(name: str, version: Any) -> None:
 
 def _function_problems(trigger: StateTrigger, functions: dict[str, Any]) -> Iterable[Problem]:
     for function in postgresql.functions(trigger):
-        name = function.signature.partition(".")[2].partition("(")[0]
-        known = functions.get(name)
+        known = functions.get(function.name)
         if known is None:
-            yield Problem("incomplete", f"the function statekit.{name} is missing")
+            yield Problem("incomplete", f"the function statekit.{function.name} is missing")
         elif known.prosrc.strip() != function.body.strip() or not _is_as_defined(known, function.definition):
-            yield Problem("edited", f"the function statekit.{name} was changed by hand")
+            yield Problem("edited", f"the function statekit.{function.name} was changed by hand")
 
 
 def _is_as_defined(known: Any, definition: str) -> bool:

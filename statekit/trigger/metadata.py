@@ -18,8 +18,7 @@ def create_with(table: sa.Table, trigger: StateTrigger) -> None:
     """
 
     def of(target: sa.Table, connection: sa.Connection) -> StateTrigger:
-        schema = connection.schema_for_object(target)  # where schema_translate_map has it
-        return StateTrigger.from_data(trigger.as_data() | {"schema": schema, "table": target.name})
+        return trigger.on(target.name, connection.schema_for_object(target))  # where schema_translate_map has it
 
     def after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
         execute(connection, of(target, connection).create_sql)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,16 @@ from statekit.declared import Declared, declared_on
 from statekit.errors import Pair, StatekitError, TableError
 from statekit.observe.modes import OnIllegal, check_on_illegal
 from statekit.table import TransitionTable
+from statekit.trigger import dialects
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-VERSION = 1
-"""The version of the templates that new triggers are made of."""
+VERSIONS = (1,)
+"""The versions of the templates."""
+
+VERSION = VERSIONS[-1]
+"""The version that new triggers are made of."""
 
 PREFIX = "statekit_"
 """How the name of everything that statekit makes in a database begins."""
@@ -65,7 +69,7 @@ class StateTrigger:
     on_illegal: OnIllegal
     inline: bool
     version: int
-    states: tuple[str | None, ...] = field(default=())
+    states: tuple[str | None, ...]
 
     def __init__(
         self,
@@ -194,6 +198,10 @@ class StateTrigger:
         moves = [(source, target) for source, target in values.pop("transitions")]
         return cls(values.pop("table"), values.pop("column"), moves, **values)
 
+    def on(self, table: str, schema: str | None) -> StateTrigger:
+        """Return the same trigger for a table of another name, or in another schema."""
+        return self.from_data(self.as_data() | {"table": table, "schema": schema})
+
     @cached_property
     def hash(self) -> str:
         """What tells two rules apart, in whatever order they were written: 16 hexadecimal digits."""
@@ -234,8 +242,6 @@ class StateTrigger:
         Raises:
             StatekitError: the database is another one.
         """
-        from statekit.trigger import dialects
-
         return dialects.writer(dialect).create(self)
 
     def replace_sql(self, old: StateTrigger, dialect: Any) -> tuple[str, ...]:
@@ -246,8 +252,6 @@ class StateTrigger:
         Raises:
             StatekitError: the database is another one, or ``old`` is of another column.
         """
-        from statekit.trigger import dialects
-
         if old.name != self.name:
             raise StatekitError(
                 f"A trigger replaces one of the same column, and {old.full_table}.{old.column} is not "
@@ -261,12 +265,7 @@ class StateTrigger:
         Raises:
             StatekitError: the database is another one than PostgreSQL or SQLite.
         """
-        from statekit.trigger import dialects
-
         return dialects.writer(dialect).drop(self)
-
-
-VERSIONS = (1,)
 
 
 def _declared(attribute_or_column: Any) -> tuple[Declared, sa.Column[Any]]:

@@ -10,8 +10,8 @@ from typing import Literal
 import sqlalchemy as sa
 
 from statekit.declared import declared_on
-from statekit.errors import show_state
-from statekit.trigger.catalog import Installed, Problem, default_schema, installed
+from statekit.errors import show_state, show_states
+from statekit.trigger.catalog import Installed, default_schema, installed
 from statekit.trigger.spec import StateTrigger
 
 FindingKind = Literal["missing", "outdated", "disabled", "edited", "incomplete", "undeclared"]
@@ -91,11 +91,7 @@ def _compared(declared: StateTrigger, there: Installed | None, place: tuple[str,
     if there.trigger != declared:
         detail = "; ".join(_differences(there.trigger, declared))
         return [Finding("outdated", *place, detail, declared, there.trigger)]
-    return [_finding(problem, place, declared) for problem in there.problems]
-
-
-def _finding(problem: Problem, place: tuple[str, str, str], declared: StateTrigger) -> Finding:
-    return Finding(problem.kind, *place, problem.detail, declared, declared)
+    return [Finding(problem.kind, *place, problem.detail, declared, declared) for problem in there.problems]
 
 
 def _differences(old: StateTrigger, new: StateTrigger) -> Iterable[str]:
@@ -108,13 +104,9 @@ def _differences(old: StateTrigger, new: StateTrigger) -> Iterable[str]:
     if removed := moves(old, new):
         yield f"the database still allows {removed}"
     if set(old.initial) != set(new.initial):
-        yield f"new rows may start in {_list(old.initial)} there, declared: {_list(new.initial)}"
+        yield f"new rows may start in {show_states(old.initial)} there, declared: {show_states(new.initial)}"
     if set(old.states) != set(new.states):
-        yield f"the states there are {_list(old.states)}, declared: {_list(new.states)}"
+        yield f"the states there are {show_states(old.states)}, declared: {show_states(new.states)}"
     for name in ("on_illegal", "inline", "version", "schema", "table"):
         if getattr(old, name) != getattr(new, name):
             yield f"{name} is {getattr(old, name)!r} there, declared: {getattr(new, name)!r}"
-
-
-def _list(states: Iterable[str | None]) -> str:
-    return ", ".join(map(show_state, states))

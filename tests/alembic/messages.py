@@ -28,13 +28,6 @@ CREATE = """op.create_state_trigger(
 """What a migration says of the inbox."""
 
 
-def execute(engine: sa.Engine, *statements: str) -> None:
-    """Execute statements in one transaction."""
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-
-
 def insert(engine: sa.Engine, *states: Any, table: str = "message", column: str = "status") -> None:
     """Add rows in the given states, in one transaction."""
     with engine.begin() as connection:

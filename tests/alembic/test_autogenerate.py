@@ -14,11 +14,11 @@ from sqlalchemy.orm import mapped_column
 
 from statekit import Guarded, TransitionTable, guard
 from statekit.trigger import StateTrigger
-from tests.alembic.messages import TABLE, execute, insert, left_behind, move, names, problems, refuses_move
+from tests.alembic.messages import TABLE, insert, left_behind, move, names, problems, refuses_move
 from tests.alembic.project import Project
 from tests.guards.inbox import TABLE as INBOX
 from tests.guards.inbox import Status, message_class, new_base
-from tests.support.databases import on_postgresql
+from tests.support.databases import execute, on_postgresql
 
 LONGER = INBOX | TransitionTable("COMPLETED → ARCHIVED")
 

@@ -15,12 +15,12 @@ from alembic.operations import Operations
 from statekit import IllegalTransition, guard
 from statekit.alembic import batch
 from statekit.trigger.catalog import blocked, installed
-from tests.alembic.messages import CREATE, TABLE, execute, insert, move, names, problems, refuses_move
+from tests.alembic.messages import CREATE, TABLE, insert, move, names, problems, refuses_move
 from tests.alembic.project import Project
 from tests.alembic.test_changes import metadata, operations, status
 from tests.guards.inbox import TABLE as INBOX
 from tests.guards.inbox import executed
-from tests.support.databases import on_postgresql, on_sqlite
+from tests.support.databases import execute, on_postgresql, on_sqlite
 
 NOT_NULL = 'batch.alter_column("status", nullable=False)'
 

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from statekit import IllegalTransition, TransitionTable, guard
-from tests.alembic.messages import CREATE, TABLE, execute, insert, left_behind, move, names, problems, refuses_move
+from tests.alembic.messages import CREATE, TABLE, insert, left_behind, move, names, problems, refuses_move
 from tests.alembic.project import Project
 from tests.guards.inbox import TABLE as INBOX
-from tests.support.databases import on_postgresql
+from tests.support.databases import execute, on_postgresql
 
 
 def metadata(*columns: sa.Column[Any], name: str = "message", table: TransitionTable | None = INBOX) -> sa.MetaData:

@@ -19,9 +19,9 @@ from statekit.alembic import CreateStateTriggerOp, DropStateTriggerOp, ReplaceSt
 from statekit.errors import IllegalTransition, StatekitError, TableError
 from statekit.trigger import StateTrigger
 from statekit.trigger.catalog import blocked, installed
-from tests.alembic.messages import CREATE, TABLE, execute, insert, left_behind, move, names, refuses_move
+from tests.alembic.messages import CREATE, TABLE, insert, left_behind, move, names, refuses_move
 from tests.alembic.project import Project
-from tests.support.databases import all_async_backends, on_postgresql, run
+from tests.support.databases import all_async_backends, execute, on_postgresql, run
 
 MOVES = [("READY", "PROMOTED"), ("PROMOTED", "COMPLETED")]
 

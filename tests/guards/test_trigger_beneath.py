@@ -13,7 +13,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from statekit import IllegalTransition, counts, operation
 from statekit.trigger import StateTrigger
 from tests.guards.inbox import fill, load, message_class, stored
-from tests.support.databases import all_sync_backends, on_postgresql, run
+from tests.support.databases import all_sync_backends, execute, on_postgresql, run
 
 FORBIDDEN = ("READY", "SPAM_REVIEW")
 
@@ -28,9 +28,7 @@ def put(engine: sa.Engine, mode: Any) -> None:
         on_illegal=mode,
         states=["SPAM_REVIEW"],
     )
-    with engine.begin() as connection:
-        for statement in trigger.create_sql(engine.dialect):
-            connection.exec_driver_sql(statement)
+    execute(engine, *trigger.create_sql(engine.dialect))
 
 
 @pytest.fixture
@@ -187,9 +185,7 @@ def test_a_row_in_an_unknown_state_is_not_to_be_mended_in_a_block_that_observes(
     """The guard would let it through, and the trigger does not."""
     message = message_class()
     fill(engine, message, "LOST")
-    with engine.begin() as connection:
-        for statement in StateTrigger.of(message.status).create_sql(engine.dialect):
-            connection.exec_driver_sql(statement)
+    execute(engine, *StateTrigger.of(message.status).create_sql(engine.dialect))
     with operation("repair", on_illegal="observe"), Session(engine) as session:
         load(session, message)[0].status = "READY"
         with pytest.raises(IllegalTransition, match="mend such rows while the trigger is disabled"):

@@ -13,9 +13,9 @@ from alembic.migration import MigrationContext
 
 from statekit import IllegalTransition
 from statekit.trigger.catalog import blocked, installed
-from tests.alembic.messages import execute, left_behind, problems
+from tests.alembic.messages import left_behind, problems
 from tests.migrations.environment import FOLDER, STEPS, Step, config, migrate
-from tests.support.databases import on_postgresql
+from tests.support.databases import execute, on_postgresql
 
 STATES = ("READY", "SPAM_REVIEW", "PROMOTED", "ASSIGNED", "COMPLETED", "ARCHIVED", "UNHEARD_OF")
 

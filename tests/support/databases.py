@@ -128,6 +128,13 @@ def _do_not_wait_for_the_disk(connection: Any, record: Any) -> None:
     cursor.close()
 
 
+def execute(engine: sa.Engine, *statements: str) -> None:
+    """Execute statements in one transaction, as text that no part of statekit has seen."""
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
 def empty(engine: sa.Engine) -> None:
     """Remove everything from a test's database, so that the examples of one Hypothesis test can share it.
 

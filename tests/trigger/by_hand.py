@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from statekit.trigger import StateTrigger
+from tests.support.databases import execute
 
 MOVES = [("READY", "SPAM_REVIEW"), ("READY", "PROMOTED"), ("PROMOTED", "COMPLETED")]
 
@@ -17,13 +18,6 @@ def trigger(**options: Any) -> StateTrigger:
     """Return the trigger of the inbox, with other options."""
     values: dict[str, Any] = {"table": "message", "column": "status", "transitions": MOVES, "initial": ["READY"]}
     return StateTrigger(**values | options)
-
-
-def execute(engine: sa.Engine, *statements: str) -> None:
-    """Execute statements in one transaction."""
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
 
 
 def install(engine: sa.Engine, *triggers: StateTrigger) -> None:

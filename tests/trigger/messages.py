@@ -20,6 +20,8 @@ from statekit.guards import refused as translation
 from statekit.trigger import StateTrigger
 from statekit.trigger.catalog import blocked
 from tests.guards.inbox import message_class
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
 
 # The first guard of a process does it, and no guard is declared here: what a test sees depends on no other test.
 translation.install()
@@ -47,18 +49,6 @@ def guarded(**options: Any) -> Any:
 
 
 _numbers = itertools.count(1)
-
-
-def execute(engine: sa.Engine, *statements: str) -> None:
-    """Execute statements in one transaction, as text that no part of statekit has seen."""
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-
-
-def install(engine: sa.Engine, made: StateTrigger) -> None:
-    """Make a trigger, as a migration would."""
-    execute(engine, *made.create_sql(engine.dialect))
 
 
 def fill(engine: sa.Engine, *states: str | None, ddl: str = TABLE) -> None:

@@ -6,21 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from statekit import IllegalTransition, StatekitError
-from tests.trigger.messages import (
-    AS_BEFORE,
-    MOVES,
-    copy,
-    counts,
-    execute,
-    inbox,
-    install,
-    move,
-    refused,
-    role,
-    stored,
-    trigger,
-    version,
-)
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
+from tests.trigger.messages import AS_BEFORE, MOVES, copy, counts, inbox, move, refused, role, stored, trigger, version
 
 
 @pytest.fixture

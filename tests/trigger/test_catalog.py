@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from statekit.trigger import StateTrigger
 from statekit.trigger.catalog import Installed, installed
-from tests.support.databases import all_async_backends, on_postgresql, on_sqlite, run
-from tests.trigger.by_hand import TABLE, execute, install, trigger
+from tests.support.databases import all_async_backends, execute, on_postgresql, on_sqlite, run
+from tests.trigger.by_hand import TABLE, install, trigger
 
 NAME = trigger().name
 

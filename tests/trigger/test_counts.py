@@ -12,16 +12,16 @@ from statekit import IllegalTransition, StatekitError
 from statekit.errors import Pair
 from statekit.trigger import StateTrigger
 from statekit.trigger.postgresql.writer import lock_key
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
 from tests.trigger.messages import (
     MOVES,
     STATES,
     TABLE,
     counts,
     engine_of,
-    execute,
     fill,
     inbox,
-    install,
     observed,
     refused,
     role,

@@ -12,8 +12,8 @@ from sqlalchemy.orm import mapped_column
 from statekit import IllegalTransition, TableError, TransitionTable, guard
 from statekit.trigger import StateTrigger
 from tests.guards.inbox import TABLE, new_base
-from tests.support.databases import run
-from tests.trigger.messages import execute, guarded, move, refused
+from tests.support.databases import execute, run
+from tests.trigger.messages import guarded, move, refused
 
 
 def is_held(engine: sa.Engine, table: sa.Table) -> None:

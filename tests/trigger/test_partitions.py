@@ -6,20 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from statekit.trigger.catalog import installed
-from tests.trigger.messages import (
-    AS_BEFORE,
-    copy,
-    counts,
-    execute,
-    inbox,
-    install,
-    move,
-    observed,
-    refused,
-    stored,
-    trigger,
-    version,
-)
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
+from tests.trigger.messages import AS_BEFORE, copy, counts, inbox, move, observed, refused, stored, trigger, version
 
 BY_MONTH = (
     "CREATE TABLE mail (id integer, month integer DEFAULT 1, status text, subject text DEFAULT '',"

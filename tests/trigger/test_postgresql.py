@@ -11,16 +11,16 @@ import pytest
 import sqlalchemy as sa
 
 from statekit import IllegalTransition
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
 from tests.trigger.messages import (
     AS_BEFORE,
     MOVES,
     STATES,
     TABLE,
     counts,
-    execute,
     fill,
     inbox,
-    install,
     move,
     observed,
     refused,

@@ -8,20 +8,9 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from tests.trigger.messages import (
-    MOVES,
-    TABLE,
-    counts,
-    engine_of,
-    execute,
-    fill,
-    inbox,
-    install,
-    refused,
-    role,
-    stored,
-    trigger,
-)
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
+from tests.trigger.messages import MOVES, TABLE, counts, engine_of, fill, inbox, refused, role, stored, trigger
 
 ILLEGAL = "UPDATE mail SET status = 'READY' WHERE id = 3"
 PAIR = ("COMPLETED", "READY")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from statekit import IllegalTransition
 from statekit.trigger import StateTrigger
 from statekit.trigger.quoting import dollar_quoted, filled, plain_identifier
-from tests.trigger.messages import counts, execute, move
+from tests.support.databases import execute
+from tests.trigger.messages import counts, move
 
 NASTY = (
     "it's",

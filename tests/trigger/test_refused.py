@@ -17,8 +17,8 @@ import statekit
 from statekit import IllegalTransition, TransitionTable, guard
 from statekit.trigger import StateTrigger
 from tests.guards.inbox import TABLE, Status, new_base
-from tests.support.databases import Databases, on_postgresql, run
-from tests.trigger.messages import execute, guarded, inbox, refused, trigger
+from tests.support.databases import Databases, execute, on_postgresql, run
+from tests.trigger.messages import guarded, inbox, refused, trigger
 
 
 @pytest.fixture

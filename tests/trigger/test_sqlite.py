@@ -13,20 +13,9 @@ from sqlalchemy.orm import Session
 import statekit
 from statekit import IllegalTransition
 from statekit.trigger import StateTrigger
-from tests.trigger.messages import (
-    AS_BEFORE,
-    MOVES,
-    STATES,
-    execute,
-    fill,
-    guarded,
-    inbox,
-    install,
-    move,
-    refused,
-    stored,
-    trigger,
-)
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
+from tests.trigger.messages import AS_BEFORE, MOVES, STATES, fill, guarded, inbox, move, refused, stored, trigger
 
 
 @pytest.fixture

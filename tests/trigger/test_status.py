@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from statekit import TransitionTable, guard
 from statekit.trigger import StateTrigger
 from statekit.trigger.status import Finding, declared_in, findings
-from tests.support.databases import on_postgresql
-from tests.trigger.by_hand import MOVES, TABLE, execute, install, trigger
+from tests.support.databases import execute, on_postgresql
+from tests.trigger.by_hand import MOVES, TABLE, install, trigger
 
 RULE = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLETED", initial="READY")
 

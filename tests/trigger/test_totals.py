@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 import statekit
 from statekit import IllegalTransition, StatekitError, TransitionTable
-from tests.support.databases import Databases, run
-from tests.trigger.messages import TABLE, execute, guarded, refused, trigger
+from tests.support.databases import Databases, execute, run
+from tests.trigger.messages import TABLE, guarded, refused, trigger
 
 
 class TestCounts:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.trigger.messages import MOVES, TABLE, counts, execute, fill, inbox, install, move, refused, stored, trigger
+from tests.support.databases import execute
+from tests.trigger.by_hand import install
+from tests.trigger.messages import MOVES, TABLE, counts, fill, inbox, move, refused, stored, trigger
 
 ENUM = "CREATE TYPE status AS ENUM ('READY', 'SPAM_REVIEW', 'PROMOTED', 'COMPLETED')"
 

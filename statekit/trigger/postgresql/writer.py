@@ -22,12 +22,12 @@ class Function(NamedTuple):
     """A function of a trigger.
 
     Attributes:
-        signature: its name and the types of its arguments, in the form that ``regprocedure`` reads.
-        definition: what stands between its name and its body.
+        name: its name, in the schema ``statekit``.
+        definition: what stands before its body.
         body: as ``pg_proc.prosrc`` has it.
     """
 
-    signature: str
+    name: str
     definition: str
     body: str
 
@@ -38,12 +38,13 @@ class Function(NamedTuple):
 
 def create(trigger: StateTrigger) -> tuple[str, ...]:
     """Return the statements that make a trigger, or put it right; the one that locks the table comes last."""
+    values = _values(trigger)
     return (
         _do("schema", {}),
-        _do("types", _values(trigger)),
-        *(function.sql for function in functions(trigger)),
-        _do("counters", _values(trigger)),
-        _do("triggers", _values(trigger)),
+        _do("types", values),
+        *(function.sql for function in _functions(trigger, values)),
+        _do("counters", values),
+        _do("triggers", values),
     )
 
 
@@ -53,16 +54,17 @@ def replace(trigger: StateTrigger, old: StateTrigger) -> tuple[str, ...]:
     if trigger.inline or not as_before:
         return create(trigger)
     # The counters come before the function that uses them, and the rule last: no move is refused and not counted.
-    legal, initial, refuse = (function.sql for function in functions(trigger))
+    values = _values(trigger)
+    legal, initial, refuse = (function.sql for function in _functions(trigger, values))
     return (
         _do("schema", {}),
-        _do("present", _values(trigger)),
-        _do("types", _values(trigger)),
-        _do("counters", _values(trigger)),
+        _do("present", values),
+        _do("types", values),
+        _do("counters", values),
         refuse,
         initial,
         legal,
-        _do("comment", _values(trigger)),
+        _do("comment", values),
     )
 
 
@@ -78,25 +80,29 @@ def counters(trigger: StateTrigger) -> dict[str, dict[str, Any]]:
 
 def functions(trigger: StateTrigger) -> tuple[Function, Function, Function]:
     """Return the functions of a trigger: the rule for moves, the rule for new rows, and the one that refuses."""
-    name = f"statekit.{trigger.name}"
+    return _functions(trigger, _values(trigger))
+
+
+def _functions(trigger: StateTrigger, values: dict[str, str]) -> tuple[Function, Function, Function]:
+    name = trigger.name
     text = "pg_catalog.text"
     rule = "RETURNS pg_catalog.bool LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE"
     return (
         Function(
-            f"{name}_legal({text},{text})",
-            f"{name}_legal(source {text}, target {text}) {rule}",
+            f"{name}_legal",
+            f"statekit.{name}_legal(source {text}, target {text}) {rule}",
             _block("legal", {"nulls": _null_moves(trigger), "rule": json_literal(_moves(trigger))}),
         ),
         Function(
-            f"{name}_initial({text})",
-            f"{name}_initial(state {text}) {rule}",
+            f"{name}_initial",
+            f"statekit.{name}_initial(state {text}) {rule}",
             _block("initial", {"nulls": _null_start(trigger), "rule": json_literal(_texts(trigger.initial))}),
         ),
         Function(
-            f"{name}()",
-            f"{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+            name,
+            f"statekit.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
             "SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'",
-            _block("refuse", _values(trigger)),
+            _block("refuse", values),
         ),
     )
 
