@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from statekit.errors import IllegalTransition, StatekitError, TableError
+from statekit.errors import IllegalTransition, StatekitError, TableError, TransitionRefused
 from statekit.table import Transition, TransitionTable
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from statekit.guards.asking import can as can
     from statekit.guards.attach import Guarded as Guarded
     from statekit.guards.attach import guard as guard
+    from statekit.guards.events import event as event
     from statekit.guards.text import warn_about_text as warn_about_text
     from statekit.observe.operation import operation as operation
     from statekit.stale import ConcurrentTransition as ConcurrentTransition
@@ -29,6 +30,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "available": "statekit.guards.asking",
     "can": "statekit.guards.asking",
     "counts": "statekit.totals",
+    "event": "statekit.guards.events",
     "guard": "statekit.guards.attach",
     "operation": "statekit.observe.operation",
     "warn_about_text": "statekit.guards.text",
@@ -41,10 +43,12 @@ __all__ = [
     "StatekitError",
     "TableError",
     "Transition",
+    "TransitionRefused",
     "TransitionTable",
     "available",
     "can",
     "counts",
+    "event",
     "guard",
     "operation",
     "warn_about_text",

@@ -65,26 +65,8 @@ class TableError(StatekitError, ValueError):
     """
 
 
-class IllegalTransition(StatekitError):
-    """A write would make a move that the transition table does not allow.
-
-    ``str()`` says which row, which move, what is allowed, and how many other rows were refused with it.
-
-    Attributes:
-        model (str): name of the mapped class, or of the table where no class is mapped to it.
-        attribute (str): name of the attribute, or of the column where no class is mapped.
-        identity (tuple | None): primary key of the first refused row, as ``inspect(obj).identity``; None where the row
-            has none yet.
-        source (str | None): the state that the first refused row is in; None for NULL and for a new row.
-        target (str | None): the state it was to get; None for NULL.
-        allowed (tuple[str | None, ...]): the states that the row may move to (for a new row: start in).
-        pairs (Counter[tuple[str | None, str | None]]): number of refused rows for each (source, target), all of the
-            flush or statement together.
-        identities (tuple[tuple, ...]): primary keys of the refused rows, so far as they are known.
-        new (bool): whether the refused rows are new ones, refused by the initial states.
-        also (tuple[IllegalTransition, ...]): errors for what was refused in the same flush on other models, on other
-            attributes, or as a new row.
-    """
+class _RefusedRows(StatekitError):
+    """What the errors for refused rows have in common; see the two below."""
 
     def __init__(
         self,
@@ -112,22 +94,18 @@ class IllegalTransition(StatekitError):
         self.new = new
         self.hint = hint
         self.key_names = key_names
-        self.also: tuple[IllegalTransition, ...] = ()
+        self.also: tuple[IllegalTransition | TransitionRefused, ...] = ()
         super().__init__(self._text())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are pickled by calling the class with self.args; ours takes keywords only.
         return _rebuild, (type(self), self.__dict__.copy())
 
+    def _reason(self) -> str:
+        raise NotImplementedError
+
     def _text(self) -> str:
-        allowed = show_states(self.allowed) or "nothing"
-        target = show_state(self.target)
-        where = f"{self._row()}.{self.attribute}"
-        if self.new:
-            text = f"{where}: a new row cannot start in {target}; allowed: {allowed}."
-        else:
-            source = show_state(self.source)
-            text = f"{where}: cannot move from {source} to {target}; allowed from {source}: {allowed}."
+        text = f"{self._row()}.{self.attribute}: {self._reason()}"
         total = sum(self.pairs.values())
         if total > 1:
             text += f" {total:,} rows were refused ({show_pairs(self.pairs)})."
@@ -142,7 +120,55 @@ class IllegalTransition(StatekitError):
         return f"{self.model}({', '.join(map(repr, self.identity))})"
 
 
-def _rebuild(cls: type[IllegalTransition], data: dict[str, Any]) -> IllegalTransition:
+class IllegalTransition(_RefusedRows):
+    """A write would make a move that the transition table does not allow.
+
+    ``str()`` says which row, which move, what is allowed, and how many other rows were refused with it.
+
+    Attributes:
+        model (str): name of the mapped class, or of the table where no class is mapped to it.
+        attribute (str): name of the attribute, or of the column where no class is mapped.
+        identity (tuple | None): primary key of the first refused row, as ``inspect(obj).identity``; None where the row
+            has none yet.
+        source (str | None): the state that the first refused row is in; None for NULL and for a new row.
+        target (str | None): the state it was to get; None for NULL.
+        allowed (tuple[str | None, ...]): the states that the row may move to (for a new row: start in).
+        pairs (Counter[tuple[str | None, str | None]]): number of refused rows for each (source, target), all of the
+            flush or statement together.
+        identities (tuple[tuple, ...]): primary keys of the refused rows, so far as they are known.
+        new (bool): whether the refused rows are new ones, refused by the initial states.
+        also (tuple): errors for what was refused in the same flush on other models, on other
+            attributes, or as a new row.
+    """
+
+    def _reason(self) -> str:
+        allowed = show_states(self.allowed) or "nothing"
+        target = show_state(self.target)
+        if self.new:
+            return f"a new row cannot start in {target}; allowed: {allowed}."
+        source = show_state(self.source)
+        return f"cannot move from {source} to {target}; allowed from {source}: {allowed}."
+
+
+class TransitionRefused(_RefusedRows):
+    """A condition of a transition said no; the transition table itself allows the move.
+
+    Attributes:
+        condition (str): name of the condition that said no for the first refused row.
+        model, attribute, identity, source, target, allowed, pairs, identities, also: as those of
+            :class:`IllegalTransition`; ``new`` is always false.
+    """
+
+    def __init__(self, *, condition: str, **about: Any) -> None:
+        self.condition = condition
+        super().__init__(**about)
+
+    def _reason(self) -> str:
+        move = f"{show_state(self.source)} to {show_state(self.target)}"
+        return f"cannot move from {move} now: the condition {self.condition} says no."
+
+
+def _rebuild(cls: type[_RefusedRows], data: dict[str, Any]) -> _RefusedRows:
     error = cls.__new__(cls)
     error.__dict__.update(data)
     Exception.__init__(error, error._text())

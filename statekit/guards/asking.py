@@ -10,11 +10,11 @@ from sqlalchemy.orm.base import NO_VALUE
 
 from statekit.errors import StatekitError
 from statekit.guards.attach import Guarded
+from statekit.guards.conditions import may_say_yes
 from statekit.guards.guard import NOT_KNOWN
 from statekit.guards.watch import Watch, watches
 from statekit.table import Transition
 from statekit.table.messages import listing, suggestion
-from statekit.table.names import as_text
 
 
 def available(obj: object, attribute: QueryableAttribute[Any] | str | None = None) -> tuple[Transition, ...]:
@@ -23,13 +23,16 @@ def available(obj: object, attribute: QueryableAttribute[Any] | str | None = Non
     What counts is the state that its row is in, because that is what the next flush is judged by, whatever was assigned
     since. An object that has no row yet is taken to be in the state that it will be inserted in.
 
+    Conditions are asked, and nothing else is called. One that needs an event's arguments cannot be asked without them,
+    and stands in nobody's way here.
+
     Args:
         obj: an object of a guarded class.
         attribute: which guarded attribute, such as ``Message.status`` or ``"status"``; needed only where there are
             several.
 
     Returns:
-        The transitions out of its state, in the order of the table; empty for a final state.
+        The transitions out of its state of which no condition says no, in the order of the table.
 
     Raises:
         StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
@@ -37,7 +40,11 @@ def available(obj: object, attribute: QueryableAttribute[Any] | str | None = Non
     watch, state = _watch(obj, attribute)
     source = _state_of_row(watch, state)
     guard = watch.guard
-    return tuple(each for each in guard.table.transitions if guard.states.texts[as_text(each.source)] == source)
+    return tuple(
+        each
+        for pair, each in zip(guard.moves, guard.table.transitions, strict=True)
+        if pair[0] == source and may_say_yes(guard, watch.key, state, pair)
+    )
 
 
 def can(obj: object, target: Any, attribute: QueryableAttribute[Any] | str | None = None) -> bool:
@@ -65,7 +72,8 @@ def can(obj: object, target: Any, attribute: QueryableAttribute[Any] | str | Non
             f"{watch.model}.{watch.key}: {target!r} is no state of the table, which has {listing(states.values)}."
             f"{suggestion(str(target), states.values)}"
         )
-    return (_state_of_row(watch, state), text) in watch.guard.legal
+    pair = _state_of_row(watch, state), text
+    return pair in watch.guard.legal and may_say_yes(watch.guard, watch.key, state, pair)
 
 
 def _watch(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tuple[Watch, InstanceState[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.attributes import InstrumentedAttribute
 
 from statekit.errors import TableError
-from statekit.guards import compiled, fence, objects, refused
+from statekit.guards import compiled, events, fence, objects, refused
 from statekit.guards.flush import judge_late_changes
 from statekit.guards.guard import Guard, all_guards, guard_of, register, unregister
 from statekit.guards.statements import hook
@@ -33,7 +33,8 @@ from statekit.trigger.spec import StateTrigger
 class Guarded:
     """A mixin: hold the columns that ``__transitions__`` names to their transition tables.
 
-    Put it before the declarative base. It adds nothing to the class but the guards: no attribute, no column, no method.
+    Put it before the declarative base. It adds nothing to the class but the guards and a method for each event that the
+    tables name: no attribute, no column.
     ``__transitions__`` may stand on a mixin or an abstract base as well; each mapped class then has a guard of its own.
 
     Attributes:
@@ -70,8 +71,19 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
         column = _column_of(mapper, key, where)
         existing = guard_of(column)
         if existing is not None and _is_inherited(mapper, column) and existing.table == table:
+            events.install_own(existing, key, class_)
             continue  # the subclass shares the column, and with it the guard
         _attach(column, table, mapper, key, where)
+    if events.unused(class_):  # until then, guard() may declare what they are events of
+        event.listen(mapper, "mapper_configured", _check_events, once=True)
+
+
+def _check_events(mapper: Mapper[Any], class_: type) -> None:
+    for name in events.unused(class_):
+        raise TableError(
+            f"{class_.__name__}.{name} is decorated with @statekit.event, and no transition of its tables names "
+            f"event={name!r}. Give it to one, or take the decorator off."
+        )
 
 
 def _check_spelling(class_: type) -> None:
@@ -238,7 +250,9 @@ def _attach(
     model = mapper.class_.__name__ if mapper is not None else column.table.fullname
     made = Guard(column, table, model=model, attribute=key, on_illegal=on_illegal, steps=steps, trigger=trigger)
     register(made)
+    take_methods_away: Callable[[], None] = lambda: None  # noqa: E731
     try:
+        take_methods_away = events.install(made, mapper, key, where)
         fence.install()
         objects.install()
         hook.install()
@@ -253,4 +267,5 @@ def _attach(
             judge_late_changes(mapper)
     except BaseException:
         unregister(made)  # nothing is half-applied
+        take_methods_away()
         raise

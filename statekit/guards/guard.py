@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.sql.selectable import FromClause
 
 from statekit.declared import INFO_KEY, declared_on
-from statekit.errors import IllegalTransition, Pair, TableError
+from statekit.errors import IllegalTransition, Pair, TableError, TransitionRefused
+from statekit.guards.callbacks import Callback
 from statekit.guards.states import ColumnStates
 from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Move
@@ -35,6 +36,8 @@ class Guard:
         attribute: name of the attribute, or of the column.
         moves: the legal moves, as pairs of the text that the database stores, in declared order.
         legal: the same as a set.
+        conditions: the conditions of the moves that have some.
+        unconditional: the legal moves without conditions.
         sources: for each target, the sources from which it is legal, in declared order.
         initial: the states in which a new row may start.
         stored_states: the states of the table, in declared order.
@@ -67,6 +70,12 @@ class Guard:
         texts = self.states.texts
         self.moves = tuple((texts[source], texts[target]) for source, target in table.pairs)
         self.legal = frozenset(self.moves)
+        self.conditions: dict[Pair, tuple[Callback, ...]] = {
+            pair: tuple(map(Callback, transition.conditions))
+            for pair, transition in zip(self.moves, table.transitions, strict=True)
+            if transition.conditions
+        }
+        self.unconditional = self.legal - self.conditions.keys()
         self.stored_states = tuple(texts[state] for state in table.states)
         self.sources: dict[str | None, list[str | None]] = {}
         self._targets: dict[str | None, tuple[str | None, ...]] = {}
@@ -120,11 +129,13 @@ class Guard:
         new: bool = False,
         mode: str,
         model: str | None = None,
+        condition: str | None = None,
     ) -> Move:
         """Return what the hook is told about rows that made, or were refused, the same move.
 
         Args:
             number: how many rows, if not all of their identities are known.
+            condition: name of the condition that said no, if one did.
         """
         rows = tuple(identities)
         operation = current_operation()
@@ -142,6 +153,7 @@ class Guard:
             allowed=self.allowed(source, new=new),
             mode=mode,
             operation=operation.name if operation is not None else None,
+            condition=condition,
         )
 
 
@@ -229,7 +241,7 @@ def primary_key_of(target: Any, guard: Guard) -> list[Any]:
     return [target.c[key] for key in keys] if all(key in target.c for key in keys) else []
 
 
-def illegal_transition(
+def refusal_of(
     guard: Guard,
     refused: list[tuple[Pair, tuple[Any, ...] | None]],
     *,
@@ -238,24 +250,27 @@ def illegal_transition(
     key_names: tuple[str, ...],
     hint: str = "",
     pairs: Counter[Pair] | None = None,
-) -> IllegalTransition:
+    condition: str | None = None,
+) -> IllegalTransition | TransitionRefused:
     """Return the error that names refused rows of one guard, in the order given.
 
     Args:
         refused: the moves of the rows that are named, with their identities.
         pairs: how many rows of each move were refused, if not all of them are named.
+        condition: name of the condition that said no; None where the table does.
     """
     (source, target), identity = refused[0]
-    return IllegalTransition(
-        model=model,
-        attribute=guard.attribute,
-        identity=identity,
-        source=source,
-        target=target,
-        allowed=guard.allowed(source, new=new),
-        pairs=Counter(pair for pair, _ in refused) if pairs is None else pairs,
-        identities=[row for _, row in refused if row is not None],
-        new=new,
-        hint=hint,
-        key_names=key_names,
-    )
+    about: dict[str, Any] = {
+        "model": model,
+        "attribute": guard.attribute,
+        "identity": identity,
+        "source": source,
+        "target": target,
+        "allowed": guard.allowed(source, new=new),
+        "pairs": Counter(pair for pair, _ in refused) if pairs is None else pairs,
+        "identities": [row for _, row in refused if row is not None],
+        "new": new,
+        "hint": hint,
+        "key_names": key_names,
+    }
+    return IllegalTransition(**about) if condition is None else TransitionRefused(condition=condition, **about)

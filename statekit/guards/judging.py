@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.base import NO_VALUE
 
-from statekit.guards import current, steps
+from statekit.errors import Pair
+from statekit.guards import conditions, current, steps
 from statekit.guards.guard import NOT_KNOWN, Guard
 from statekit.guards.report import Modes, Report
 from statekit.guards.watch import State, Watch, is_known, is_sql
@@ -187,7 +188,7 @@ class Judging:
             sources: the value that each row holds, as far as it is a state of the table.
         """
         guard, key = watch.guard, watch.key
-        known, legal = guard.states.known, guard.legal
+        known, legal = guard.states.known, guard.unconditional
         note = self.report.done if self.report.counts_allowed else None
         judged = self._judged.setdefault(watch, {})
         others = []
@@ -240,10 +241,23 @@ class Judging:
         if illegal is not None and mode != "observe":
             self.report.refuse(watch, illegal, state, hint=RACE if moved else hint)
             return
-        for pair in pairs:
-            self.report.done("allowed" if pair in guard.legal else "observed", watch, pair, state)
+        if not self._conditions_hold(watch, state, pairs):
+            return
         if len(taken) > 1:
             self.steps.of_persistent(watch, state, taken)
+
+    def _conditions_hold(self, watch: Watch, state: State, pairs: list[Pair]) -> bool:
+        """Ask the conditions of an object's moves and note what becomes of it; return whether it is written."""
+        guard = watch.guard
+        for pair in pairs:
+            condition = conditions.first_no(guard, watch.key, state, pair) if guard.conditions else None
+            if condition is not None and self.mode(watch) != "observe":
+                self.report.withdraw({state}, watch)
+                self.report.refuse(watch, pair, state, condition=condition)
+                return False
+            legal = pair in guard.legal and condition is None
+            self.report.done("allowed" if legal else "observed", watch, pair, state)
+        return True
 
     # -- rows that do not exist yet
 
@@ -279,12 +293,13 @@ class Judging:
         guard = watch.guard
         first, *texts = map(guard.states.text, values)
         path, taken = _without_stays(first, values[1:], texts)
-        for pair in itertools.pairwise(path):
-            if pair in guard.legal or self.mode(watch) == "observe":
-                self.report.done("allowed" if pair in guard.legal else "observed", watch, pair, state)
-            else:
-                self.report.refuse(watch, pair, state)
-                return
+        pairs = list(itertools.pairwise(path))
+        illegal = next((pair for pair in pairs if pair not in guard.legal), None)
+        if illegal is not None and self.mode(watch) != "observe":
+            self.report.refuse(watch, illegal, state)
+            return
+        if not self._conditions_hold(watch, state, pairs):
+            return
         self._judged[watch][state] = values[0]
         self.steps.of_new(watch, state, [values[0], *taken])
 

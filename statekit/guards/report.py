@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from statekit.errors import IllegalTransition, Pair, StatekitError
+from typing import NamedTuple
+
+from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused, show_state
 from statekit.guards import steps
-from statekit.guards.guard import illegal_transition
+from statekit.guards.callbacks import Callback
+from statekit.guards.guard import refusal_of
 from statekit.guards.hints import hint_for
 from statekit.guards.watch import State, Watch
 from statekit.observe.hook import allowed_moves_are_wanted, publish
@@ -12,7 +15,14 @@ from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Kind, Move
 from statekit.stale import ConcurrentTransition
 
-Refusal = tuple[Pair, State, str]
+
+class Refusal(NamedTuple):
+    """A row that must not be written; ``condition`` is what said no, where the table allows the move."""
+
+    pair: Pair
+    state: State
+    hint: str
+    condition: Callback | None
 
 
 class Modes(dict[Watch, OnIllegal]):
@@ -42,13 +52,22 @@ class Report:
         if kind != "allowed" or (self.counts_allowed and not new):
             self._done.setdefault((kind, watch, pair, new), []).append(state)
 
-    def refuse(self, watch: Watch, pair: Pair, state: State, *, new: bool = False, hint: str = "") -> None:
+    def refuse(
+        self,
+        watch: Watch,
+        pair: Pair,
+        state: State,
+        *,
+        new: bool = False,
+        hint: str = "",
+        condition: Callback | None = None,
+    ) -> None:
         """Note a row that must not be written."""
-        self._refused.setdefault((watch, new), []).append((pair, state, hint))
+        self._refused.setdefault((watch, new), []).append(Refusal(pair, state, hint, condition))
 
     def refuses(self, state: State) -> bool:
         """Return whether an object is among the refused ones that are not settled yet."""
-        return any(state is each for refusals in self._refused.values() for _, each, _ in refusals)
+        return any(state is each for refusals in self._refused.values() for _, each, *_ in refusals)
 
     def withdraw(self, states: set[State], watch: Watch | None) -> None:
         """Forget what was noted of objects, for one guarded attribute or for all."""
@@ -84,7 +103,7 @@ class Report:
                 skip = may_skip and self._modes[key[0]] == "skip" and refusal[1].key is not None
                 (skipped if skip else fatal).setdefault(key, []).append(refusal)
         for (watch, _), refusals in (fatal or skipped).items():
-            for _, state, _ in refusals:
+            for _, state, *_ in refusals:
                 steps.give_up(state, watch.key)
         # If the flush is refused, nothing of it is skipped: what would have been comes again with the next attempt.
         publish(self._blocked(fatal or skipped))
@@ -93,7 +112,7 @@ class Report:
         if self._lost:
             watch, states = next(iter(self._lost.items()))
             raise self.concurrent(watch, states)
-        return [state for refusals in skipped.values() for _, state, _ in refusals]
+        return [state for refusals in skipped.values() for _, state, *_ in refusals]
 
     def concurrent(self, watch: Watch, states: list[State], *, certain: bool = True) -> ConcurrentTransition:
         """Return the error for rows that lost a race and are where they were to go.
@@ -118,37 +137,57 @@ class Report:
             ]
         )
 
-    def _move(self, kind: Kind, watch: Watch, pair: Pair, states: list[State], *, new: bool) -> Move:
+    def _move(
+        self, kind: Kind, watch: Watch, pair: Pair, states: list[State], *, new: bool, condition: str | None = None
+    ) -> Move:
         identities = [watch.identity(state) for state in states]
-        return watch.guard.move(kind, pair, identities, new=new, mode=self._modes[watch], model=watch.model)
+        return watch.guard.move(
+            kind, pair, identities, new=new, mode=self._modes[watch], model=watch.model, condition=condition
+        )
 
     def _blocked(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> list[Move]:
         moves = []
         for (watch, new), refusals in refused.items():
-            by_pair: dict[Pair, list[State]] = {}
-            for pair, state, _ in _in_order(watch, refusals):
-                by_pair.setdefault(pair, []).append(state)
-            moves += [self._move("blocked", watch, pair, states, new=new) for pair, states in by_pair.items()]
+            alike: dict[tuple[Pair, str | None], list[State]] = {}
+            for pair, state, _, condition in _in_order(watch, refusals):
+                alike.setdefault((pair, condition.name if condition else None), []).append(state)
+            for (pair, name), states in alike.items():
+                moves.append(self._move("blocked", watch, pair, states, new=new, condition=name))
         return moves
 
     def _error(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> StatekitError:
-        errors: list[IllegalTransition] = []
+        errors: list[IllegalTransition | TransitionRefused] = []
         for (watch, new), refusals in refused.items():
             ordered = _in_order(watch, refusals)
-            errors.append(
-                illegal_transition(
-                    watch.guard,
-                    [(pair, watch.identity(state)) for pair, state, _ in ordered],
-                    new=new,
-                    model=watch.model,
-                    key_names=watch.key_names,
-                    hint=ordered[0][2] or hint_for(watch.guard, ordered[0][0], new=new),
-                )
-            )
+            by_table = [each for each in ordered if each.condition is None]
+            by_condition = [each for each in ordered if each.condition is not None]
+            errors += [self._error_for(watch, some, new=new) for some in (by_table, by_condition) if some]
         errors[0].also = tuple(errors[1:])
         for other in errors[0].also:
             errors[0].add_note(f"Refused in the same flush: {other}")
         return errors[0]
+
+    def _error_for(self, watch: Watch, refusals: list[Refusal], *, new: bool) -> IllegalTransition | TransitionRefused:
+        pair, state, hint, condition = refusals[0]
+        if condition is None:
+            hint = hint or hint_for(watch.guard, pair, new=new)
+        else:
+            hint = _hint_for_condition(watch, pair, condition, state.class_)
+        return refusal_of(
+            watch.guard,
+            [(each.pair, watch.identity(each.state)) for each in refusals],
+            new=new,
+            model=watch.model,
+            key_names=watch.key_names,
+            hint=hint,
+            condition=condition.name if condition else None,
+        )
+
+
+def _hint_for_condition(watch: Watch, pair: Pair, condition: Callback, class_: type) -> str:
+    if condition.takes(class_) != "required":
+        return ""
+    return f"It needs arguments, which an assignment does not have: call the event for {show_state(pair[1])}."
 
 
 def _in_order(watch: Watch, refusals: list[Refusal]) -> list[Refusal]:

@@ -29,7 +29,7 @@ WINDOW = 60.0
 """How long a window is, in seconds."""
 
 _VERBS = {"blocked": "Blocked", "observed": "Observed", "overridden": "Overrode"}
-_Key = tuple[str, str, str, str | None, str | None, bool, str | None]
+_Key = tuple[str, str, str, str | None, str | None, bool, str | None, str | None]
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ def write(moves: Sequence[Move]) -> None:
         _write_left_out(ended, number)
     for move in moves:
         key: _Key = (
-            move.kind, move.model, move.attribute, move.source, move.target, move.new, move.operation
+            move.kind, move.model, move.attribute, move.source, move.target, move.new, move.condition, move.operation
         )  # fmt: skip
         lines = _take(key, move.number)
         for identity in itertools.islice(itertools.chain(move.identities, itertools.repeat(None)), lines):
@@ -123,15 +123,16 @@ def _take(key: _Key, wanted: int) -> int:
 def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
     allowed = show_states(move.allowed) or "nothing"
     row = move.model if identity is None else f"{move.model}({', '.join(map(repr, identity))})"
-    rule = "new rows may start in" if move.new else f"allowed from {show_state(move.source)}"
+    rule = f"{'new rows may start in' if move.new else f'allowed from {show_state(move.source)}'}: {allowed}"
+    if move.condition is not None:
+        rule = f"the condition {move.condition} says no"
     logger.warning(
-        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s: %s; mode: %s%s)",
+        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s; mode: %s%s)",
         _VERBS[move.kind],
         _step(move.source, move.target, new=move.new),
         row,
         move.attribute,
         rule,
-        allowed,
         move.mode,
         f"; operation: {move.operation}" if move.operation else "",
         extra={
@@ -143,6 +144,7 @@ def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
             "statekit_target": move.target,
             "statekit_new": move.new,
             "statekit_allowed": move.allowed,
+            "statekit_condition": move.condition,
             "statekit_mode": move.mode,
             "statekit_operation": move.operation,
         },
@@ -154,7 +156,7 @@ def _step(source: str | None, target: str | None, *, new: bool) -> str:
 
 
 def _write_left_out(key: _Key, number: int) -> None:
-    kind, model, attribute, source, target, new, operation = key
+    kind, model, attribute, source, target, new, condition, operation = key
     logger.warning(
         "[SELF-HEAL] %s invalid transition: %s on %s.%s: %s more equal lines were left out%s",
         _VERBS[kind],
@@ -170,6 +172,7 @@ def _write_left_out(key: _Key, number: int) -> None:
             "statekit_source": source,
             "statekit_target": target,
             "statekit_new": new,
+            "statekit_condition": condition,
             "statekit_operation": operation,
             "statekit_left_out": number,
         },

@@ -27,6 +27,7 @@ class Move:
         allowed: the states that the rows may move to (for new rows: start in).
         mode: what was done about an illegal move: "raise", "skip" or "observe".
         operation: name of the innermost :func:`statekit.operation` around it, or None.
+        condition: name of the condition that said no, where the table allows the move; else None.
     """
 
     kind: Kind
@@ -41,3 +42,4 @@ class Move:
     allowed: tuple[str | None, ...]
     mode: str
     operation: str | None
+    condition: str | None = None

@@ -89,6 +89,7 @@ class TestALine:
             "statekit_target": "SPAM_REVIEW",
             "statekit_new": False,
             "statekit_allowed": ("COMPLETED",),
+            "statekit_condition": None,
             "statekit_mode": "skip",
             "statekit_operation": "Spam capture",
         }

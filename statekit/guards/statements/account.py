@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from statekit.errors import IllegalTransition, Pair
+from statekit.errors import IllegalTransition, Pair, TransitionRefused
 from statekit.guards.fence import OPEN, STAY, STRICT
-from statekit.guards.guard import Guard, illegal_transition
+from statekit.guards.guard import Guard, refusal_of
 from statekit.guards.hints import hint_for
 from statekit.guards.statements import whole
 from statekit.observe.hook import allowed_moves_are_wanted, publish
@@ -206,9 +206,9 @@ class Account:
             for pair, number in rows.pairs.items()
         ]
 
-    def _error(self, guard: Guard, rows: _Rows, new: bool, hint: str) -> IllegalTransition:
+    def _error(self, guard: Guard, rows: _Rows, new: bool, hint: str) -> IllegalTransition | TransitionRefused:
         named = rows.named or [(rows.pairs.most_common(1)[0][0], None)]
-        return illegal_transition(
+        return refusal_of(
             guard,
             named,
             new=new,

@@ -1,0 +1,341 @@
+"""Named transitions: an event of a table is a method of the model, which asks, calls back and sets the state."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
+
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.attributes import instance_state
+
+from statekit.errors import Pair, StatekitError, TableError, show_state
+from statekit.guards import conditions
+from statekit.guards.callbacks import Callback
+from statekit.guards.guard import NOT_KNOWN, Guard, refusal_of
+from statekit.guards.watch import is_sql, watches
+from statekit.observe.hook import publish
+from statekit.table import Transition
+from statekit.table.messages import listing
+from statekit.table.names import as_text
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MARK = "__statekit_event__"
+"""On an event's method: the attribute that it is for, and what was decorated, if anything was."""
+
+
+class Call:
+    """One call of an event; the machine hands it to everything that it calls, before the event's arguments.
+
+    Attributes:
+        obj: the object.
+        no: the first condition that said no, with its transition.
+        let_through: whether the transition was made all the same, because the mode is "observe".
+    """
+
+    __slots__ = ("let_through", "no", "obj")
+
+    def __init__(self, obj: Any) -> None:
+        self.obj = obj
+        self.no: tuple[Transition, Callback] | None = None
+        self.let_through = False
+
+
+class Event:
+    """What :func:`event` leaves in a class, until a guard puts the event's method in its place."""
+
+    def __init__(self, body: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, body)
+        self.body = body
+
+    def __get__(self, obj: object, owner: type | None = None) -> Any:
+        return self if obj is None else functools.partial(self, obj)
+
+    def __call__(self, obj: object, *args: Any, **kwargs: Any) -> NoReturn:
+        name = self.body.__name__
+        raise StatekitError(
+            f"{type(obj).__name__}.{name} is an event of no table: give a transition of a guarded column "
+            f"event={name!r}, or take @statekit.event off the method."
+        )
+
+
+@overload
+def event(
+    body: Callable[Concatenate[T, P], Coroutine[Any, Any, None]],
+) -> Callable[Concatenate[T, P], Coroutine[Any, Any, bool]]: ...
+@overload
+def event(body: Callable[Concatenate[T, P], None]) -> Callable[Concatenate[T, P], bool]: ...
+def event(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Give an event of a transition table a signature, and something to do: decorate the method of its name.
+
+    The method's body is called after the conditions have said yes and before the state is set, so that it sees the
+    state that is left. What the body returns is not used.
+
+    Args:
+        body: a method whose name is the ``event`` of at least one transition; ``async def`` makes the event one that is
+            awaited.
+
+    Returns:
+        The event: called as the body is, and True when it was done. It is False only in the mode "skip", where it was
+        left out.
+
+    Raises:
+        TableError: ``body`` is no function.
+
+    >>> from sqlalchemy import Integer, String
+    >>> from sqlalchemy.orm import DeclarativeBase, mapped_column
+    >>> from statekit import Guarded, Transition, TransitionTable
+    >>> class Base(DeclarativeBase): pass
+    >>> class Message(Guarded, Base):
+    ...     __tablename__ = "message"
+    ...     id = mapped_column(Integer, primary_key=True)
+    ...     status = mapped_column(String, default="READY")
+    ...     reviewer = mapped_column(String)
+    ...     __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote"), initial="READY")}
+    ...     @event
+    ...     def promote(self, reviewer: str) -> None:
+    ...         self.reviewer = reviewer
+    >>> message = Message(status="READY")
+    >>> message.promote(reviewer="Ada")
+    True
+    >>> message.status, message.reviewer
+    ('PROMOTED', 'Ada')
+    """
+    if not inspect.isfunction(body):
+        raise TableError(f"@statekit.event: {body!r} is no function. Decorate a method of the model, defined with def.")
+    return cast("Callable[..., Any]", Event(body))
+
+
+def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> Callable[[], None]:
+    """Give a class the methods of its table's events.
+
+    Args:
+        guard: of the attribute.
+        mapper: of the class; None where the column is guarded and no attribute.
+        key: the attribute.
+        where: what messages call the declaration.
+
+    Returns:
+        A function that takes the methods away again.
+
+    Raises:
+        TableError: an event or a condition does not fit the class.
+    """
+    with_hooks = [
+        each for each in guard.table.transitions if each.event or each.conditions or each.before or each.after
+    ]
+    if not with_hooks:
+        return lambda: None
+    if mapper is None:
+        raise TableError(
+            f"{where}: events and conditions belong to a class, and that is a column of a table. Guard the attribute "
+            "of the mapped class, such as Message.status."
+        )
+    class_ = mapper.class_
+    for transition in with_hooks:
+        _check(transition, class_, where)
+    if guard.conditions:
+        conditions.forget_when_assigned(mapper, key)
+    before: dict[str, Any] = {}
+    bodies: dict[str, Callback] = {}
+    names = list(dict.fromkeys(each.event for each in with_hooks if each.event))
+    for name in names:
+        existing = inspect.getattr_static(class_, name, None)
+        of_key, marked = getattr(existing, _MARK, (key, existing))
+        if isinstance(marked, Event):
+            bodies[name] = Callback(marked.body)
+        if of_key != key or (marked is not None and not isinstance(marked, Event)):
+            raise TableError(
+                f"{where}: {class_.__name__} has an attribute {name!r} already, and the event {name!r} needs a method "
+                "of that name. If it is the event's own, decorate it with @statekit.event; else rename one of the two."
+            )
+    _put(class_, guard, key, names, bodies, before)
+
+    def take_away() -> None:
+        for name, value in before.items():
+            delattr(class_, name) if value is None else setattr(class_, name, value)
+
+    return take_away
+
+
+def install_own(guard: Guard, key: str, class_: type) -> None:
+    """Let a subclass that inherits a guarded attribute do something of its own in its events."""
+    own = [name for name, value in vars(class_).items() if isinstance(value, Event)]
+    names = [name for name in own if any(each.event == name for each in guard.table.transitions)]
+    if names:
+        _put(class_, guard, key, names, {name: Callback(vars(class_)[name].body) for name in names}, {})
+
+
+def unused(class_: type) -> list[str]:
+    """Return the decorated methods of a class that are an event of no table."""
+    return [name for name, value in vars(class_).items() if isinstance(value, Event)]
+
+
+def _put(
+    class_: type, guard: Guard, key: str, names: list[str], bodies: dict[str, Callback], before: dict[str, Any]
+) -> None:
+    from statekit.guards import machine  # loads pytransitions, for those who have events
+
+    machines: dict[bool, Any] = {}
+    for name in names:
+        awaited = _is_async(guard, name, bodies.get(name), class_)
+        if awaited not in machines:
+            machines[awaited] = machine.make(guard, key, bodies, is_async=awaited)
+        before[name] = vars(class_).get(name)
+        existing = inspect.getattr_static(class_, name, None)
+        _, marked = getattr(existing, _MARK, (key, existing))
+        setattr(class_, name, _method(machines[awaited], machine.Elsewhere, guard, key, name, marked, awaited))
+
+
+def _is_async(guard: Guard, name: str, body: Callback | None, class_: type) -> bool:
+    called = [body] if body is not None else []
+    for each in guard.table.transitions:
+        if each.event == name:
+            called += [Callback(hook) for hook in (each.before, each.after) if hook is not None]
+    return any(each.is_async(class_) for each in called)
+
+
+def _check(transition: Transition, class_: type, where: str) -> None:
+    for condition in map(Callback, transition.conditions):
+        condition.check(class_, f"{where}, a condition of {transition!r}")
+        if condition.is_async(class_):
+            raise TableError(
+                f"{where}: the condition {condition.name} of {transition!r} is an async def. Conditions are asked in a "
+                "flush too, which cannot wait: make it a plain function of what is loaded before."
+            )
+    for hook in (transition.before, transition.after):
+        if hook is not None and transition.event is None:
+            raise TableError(
+                f"{where}: {transition!r} has something to call, and no event that would call it: what is before and "
+                'after belongs to a named transition. Give it event="…".'
+            )
+        if hook is not None:
+            Callback(hook).check(class_, f"{where}, a callback of {transition!r}")
+
+
+def _method(
+    machine: Any, elsewhere: type[Exception], guard: Guard, key: str, name: str, marked: Event | None, awaited: bool
+) -> Any:
+    """Return the method for an event of a class."""
+    trigger = machine.events[name].trigger
+    refusals = _Refusals(guard, key, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> bool:
+        call = Call(self)
+        try:
+            done = trigger(self, call, *args, **kwargs)
+            return done if done and not call.let_through else refusals.by_condition(self, call)
+        except elsewhere:
+            if not refusals.has_started(self):
+                return refusals.elsewhere(self)
+        return method(self, *args, **kwargs)
+
+    async def async_method(self: Any, *args: Any, **kwargs: Any) -> bool:
+        call = Call(self)
+        try:
+            done = await trigger(self, call, *args, **kwargs)
+            return done if done and not call.let_through else refusals.by_condition(self, call)
+        except elsewhere:
+            if not refusals.has_started(self):
+                return refusals.elsewhere(self)
+        return await async_method(self, *args, **kwargs)
+
+    made: Any = async_method if awaited else method
+    if marked is not None:
+        functools.update_wrapper(made, marked.body)
+    else:
+        made.__name__ = name
+        made.__doc__ = f"Event of {guard.model}.{key}: {refusals.described()}."
+    setattr(made, _MARK, (key, marked))
+    return made
+
+
+class _Refusals:
+    """What becomes of an event that is refused, for one event of a guard."""
+
+    def __init__(self, guard: Guard, key: str, name: str) -> None:
+        self._guard = guard
+        self._key = key
+        self._name = name
+        texts = guard.states.texts
+        self._pairs = [
+            (texts[as_text(each.source)], texts[as_text(each.target)])
+            for each in guard.table.transitions
+            if each.event == name
+        ]
+
+    def described(self) -> str:
+        """Return from where to where the event leads."""
+        return ", ".join(f"{show_state(source)} → {show_state(target)}" for source, target in self._pairs)
+
+    def elsewhere(self, obj: Any) -> bool:
+        """Deal with a call of the event on an object in a state that the event does not lead out of."""
+        pair = self._guard.states.text(getattr(obj, self._key)), self._pairs[0][1]
+        if self._guard.mode == "observe":
+            setattr(obj, self._key, self._guard.states.values[pair[1]])  # the flush lets it pass, and counts it
+            return True
+        return self._refuse(obj, pair, f"The event {self._name} makes {self.described()}.")
+
+    def by_condition(self, obj: Any, call: Call) -> bool:
+        """Deal with a call of the event of which a condition said no."""
+        if call.let_through:
+            conditions.forget(instance_state(obj), self._key)  # the flush asks again, and counts it
+            return True
+        assert call.no is not None
+        transition, condition = call.no
+        texts = self._guard.states.texts
+        pair = texts[as_text(transition.source)], texts[as_text(transition.target)]
+        return self._refuse(obj, pair, "", condition.name)
+
+    def _refuse(self, obj: Any, pair: Pair, hint: str, condition: str | None = None) -> bool:
+        guard, mode = self._guard, self._guard.mode
+        watch = next(each for each in watches(type(obj)) if each.key == self._key)
+        identity = watch.identity(instance_state(obj))
+        publish([guard.move("blocked", pair, [identity], mode=mode, model=watch.model, condition=condition)])
+        if mode == "skip":
+            return False
+        raise refusal_of(
+            guard,
+            [(pair, identity)],
+            new=False,
+            model=watch.model,
+            key_names=watch.key_names,
+            hint=hint,
+            condition=condition,
+        )
+
+    def has_started(self, obj: Any) -> bool:
+        """Put an object that has neither a row nor a state yet into the state that its row would get.
+
+        Returns:
+            Whether it was that, so that the event can be called again.
+
+        Raises:
+            StatekitError: which state that is cannot be told.
+        """
+        guard, key = self._guard, self._key
+        value = getattr(obj, key)
+        where = f"{guard.model}.{key}"
+        if is_sql(value):
+            raise StatekitError(
+                f"{where} holds an SQL expression, of which only the database knows the state: flush first."
+            )
+        if value is not None or instance_state(obj).key is not None or None in guard.states.values:
+            return False
+        text = guard.default
+        if text is NOT_KNOWN:
+            raise StatekitError(
+                f"{where} is not set yet, and which state its default gives is known once the row is inserted: flush "
+                "first, or set it."
+            )
+        if text is None:
+            if len(guard.initial) != 1:
+                raise StatekitError(
+                    f"{where} is not set yet, and a new row may start in {listing(guard.initial)}: set it first."
+                )
+            text = next(iter(guard.initial))
+        setattr(obj, key, guard.states.values[text])
+        return True
