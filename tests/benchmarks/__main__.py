@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.benchmarks import elsewhere, flushes, hot_tables, peers, small, statements, triggers
+from tests.benchmarks import elsewhere, events, flushes, hot_tables, peers, small, statements, triggers
 from tests.benchmarks.backends import ALL, Backends
 from tests.benchmarks.measure import title
 
@@ -60,6 +60,10 @@ OTHERS: dict[str, tuple[str, Callable[[bool], None]]] = {
     "elsewhere": (
         "Not guarded, in a process with statekit's hooks (SQLite in memory)",
         lambda quick: elsewhere.run(3, 1) if quick else elsewhere.run(10, 4),
+    ),
+    "events": (
+        f"{2 * events.EVENTS:,} named events, beside those of a plain object (no database)",
+        lambda quick: events.run(3 if quick else 25),
     ),
     "trigger-hot": (
         f"A trigger made while {hot_tables.WRITERS} write to the table, and one transaction is open for 3 s (psycopg)",

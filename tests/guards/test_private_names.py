@@ -6,6 +6,7 @@ and what to look at.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -470,3 +471,32 @@ def test_a_compiled_statement_knows_its_ctes_and_which_of_them_write(message: An
         outer = sa.update(table).values(status="x").where(table.c.id.in_(sa.select(cte.c.id)))
         compiled = outer.compile(dialect=postgresql.dialect())
         assert [each.element.is_dml for each in compiled.ctes] == [writes]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_machine_asks_for_the_source_and_changes_the_state(awaited: bool) -> None:
+    """``machine`` puts its own in their place. Look at ``Event._is_valid_source`` and ``Transition._change_state``."""
+    from transitions import Event, Machine
+    from transitions import Transition as Step
+    from transitions.extensions.asyncio import AsyncEvent, AsyncMachine, AsyncTransition
+
+    called: list[Any] = []
+
+    class Watched:
+        def _is_valid_source(self, state: Any) -> bool:
+            called.append(state.name)
+            return True
+
+    class Changing:
+        def _change_state(self, event_data: Any) -> Any:
+            called.append((self.source, self.dest))
+            return asyncio.sleep(0) if awaited else None
+
+    event, step, machine = (AsyncEvent, AsyncTransition, AsyncMachine) if awaited else (Event, Step, Machine)
+    made = type("Made", (machine,), {
+        "event_cls": type("E", (Watched, event), {}), "transition_cls": type("T", (Changing, step), {})
+    })(model=None, states=["A", "B"], initial="A", auto_transitions=False)  # fmt: skip
+    made.add_transition("go", "A", "B")
+    answer = made.events["go"].trigger(type("Model", (), {"state": "A"})())
+    assert (asyncio.run(answer) if awaited else answer) is True
+    assert called == ["A", ("A", "B")]

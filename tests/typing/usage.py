@@ -16,6 +16,7 @@ from statekit import (
     Guarded,
     IllegalTransition,
     Transition,
+    TransitionRefused,
     TransitionTable,
     available,
     can,
@@ -40,7 +41,20 @@ class Message(Guarded, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[Status] = mapped_column(default=Status.READY)
 
-    __transitions__ = {"status": TransitionTable((Status.READY, "PROMOTED"), initial=Status.READY)}
+    __transitions__ = {
+        "status": TransitionTable(
+            Transition(Status.READY, "PROMOTED", event="promote"),
+            Transition("PROMOTED", "READY", event="send_back", conditions=[lambda message: message.id > 7]),
+            initial=Status.READY,
+        )
+    }
+
+    @statekit.event
+    def promote(self, reviewer: str) -> None:
+        """Hand it to the team."""
+
+    @statekit.event
+    async def send_back(self, *, seconds: float = 1) -> None: ...
 
 
 class Ticket(Base):
@@ -100,3 +114,21 @@ def use_triggers(engine: Engine) -> None:
 def use_engines(engine: Engine, async_engine: AsyncEngine) -> None:
     statekit.warn_about_text(engine)
     statekit.warn_about_text(async_engine)
+
+
+async def events(message: Message) -> None:
+    assert_type(message.promote("Ada"), bool)
+    assert_type(message.promote(reviewer="Ada"), bool)
+    message.promote(7)  # type: ignore[arg-type]
+    message.promote()  # type: ignore[call-arg]
+    assert_type(await message.send_back(seconds=2), bool)
+    try:
+        message.promote("Ada")
+    except TransitionRefused as error:
+        assert_type(error.condition, str)
+        assert_type(error.source, str | None)
+
+
+@statekit.event  # type: ignore[arg-type]
+def returns_something(self: Message) -> int:
+    return self.id
