@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from statekit.guards.attach import Guarded as Guarded
     from statekit.guards.attach import guard as guard
     from statekit.guards.events import event as event
+    from statekit.guards.on_commit import CommittedMove as CommittedMove
+    from statekit.guards.on_commit import on_commit as on_commit
     from statekit.guards.text import warn_about_text as warn_about_text
     from statekit.observe.operation import operation as operation
     from statekit.stale import ConcurrentTransition as ConcurrentTransition
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LOADED_WHEN_ASKED_FOR = {
+    "CommittedMove": "statekit.guards.on_commit",
     "ConcurrentTransition": "statekit.stale",
     "Guarded": "statekit.guards.attach",
     "available": "statekit.guards.asking",
@@ -32,11 +35,13 @@ _LOADED_WHEN_ASKED_FOR = {
     "counts": "statekit.totals",
     "event": "statekit.guards.events",
     "guard": "statekit.guards.attach",
+    "on_commit": "statekit.guards.on_commit",
     "operation": "statekit.observe.operation",
     "warn_about_text": "statekit.guards.text",
 }
 
 __all__ = [
+    "CommittedMove",
     "ConcurrentTransition",
     "Guarded",
     "IllegalTransition",
@@ -50,6 +55,7 @@ __all__ = [
     "counts",
     "event",
     "guard",
+    "on_commit",
     "operation",
     "warn_about_text",
 ]

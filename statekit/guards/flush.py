@@ -196,7 +196,7 @@ class Flush:
                 self._made.steps.put_back()
         if self._made is not None:
             self._made.steps.forget_all()
-            self._made.report.publish_done()
+            self._made.report.publish_done(self._connections)
 
     def judge_late(self, state: State) -> None:
         """Judge an object that is about to be updated, if its state was set since the flush began."""

@@ -8,21 +8,18 @@ first, and held until the transaction ends.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy.engine import Connection
 from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.base import NO_VALUE
 
 from statekit.errors import Pair
 from statekit.guards import conditions, current, steps
 from statekit.guards.guard import NOT_KNOWN, Guard
-from statekit.guards.report import Modes, Report
+from statekit.guards.report import Connections, Modes, Report
 from statekit.guards.watch import State, Watch, is_known, is_sql
 from statekit.observe.modes import OnIllegal
-
-Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
 
 UNSEEN = object()
 RACE = "Another transaction moved the row first."
@@ -189,7 +186,7 @@ class Judging:
         """
         guard, key = watch.guard, watch.key
         known, legal = guard.states.known, guard.unconditional
-        note = self.report.done if self.report.counts_allowed else None
+        note = self.report.done if self.report.wants_allowed(watch) else None
         judged = self._judged.setdefault(watch, {})
         others = []
         for state, source in zip(states, sources, strict=True):

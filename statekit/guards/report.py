@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from sqlalchemy.engine import Connection
+
 from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused, show_state
-from statekit.guards import steps
+from statekit.guards import commits, steps
 from statekit.guards.callbacks import Callback
 from statekit.guards.guard import refusal_of
 from statekit.guards.hints import hint_for
@@ -14,6 +17,8 @@ from statekit.observe.hook import allowed_moves_are_wanted, publish
 from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Kind, Move
 from statekit.stale import ConcurrentTransition
+
+Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
 
 
 class Refusal(NamedTuple):
@@ -45,11 +50,15 @@ class Report:
         self._done: dict[tuple[Kind, Watch, Pair, bool], list[State]] = {}
         self._refused: dict[tuple[Watch, bool], list[Refusal]] = {}
         self._lost: dict[Watch, list[State]] = {}
-        self.counts_allowed = allowed_moves_are_wanted()
+        self._counts_allowed = allowed_moves_are_wanted()
+
+    def wants_allowed(self, watch: Watch) -> bool:
+        """Return whether anybody wants to know of the legal moves of a guarded attribute."""
+        return self._counts_allowed or commits.are_wanted(watch.guard.subject)
 
     def done(self, kind: Kind, watch: Watch, pair: Pair, state: State, *, new: bool = False) -> None:
         """Note a row that is to move, or to be created, and will be reported once the flush has written it."""
-        if kind != "allowed" or (self.counts_allowed and not new):
+        if kind != "allowed" or (self.wants_allowed(watch) and not new):
             self._done.setdefault((kind, watch, pair, new), []).append(state)
 
     def refuse(
@@ -127,8 +136,12 @@ class Report:
             identities=[row for state in states if certain and (row := watch.identity(state)) is not None],
         )
 
-    def publish_done(self) -> None:
-        """Tell the hook what was written."""
+    def publish_done(self, connections: Connections) -> None:
+        """Tell the hook what was written, and after the commit those who asked for it.
+
+        Args:
+            connections: returns the connections that objects were written on.
+        """
         publish(
             [
                 self._move(kind, watch, pair, states, new=new)
@@ -136,6 +149,10 @@ class Report:
                 if states
             ]
         )
+        for (kind, watch, pair, new), states in self._done.items():
+            if states and commits.are_wanted(watch.guard.subject):
+                for connection, some in connections(watch, states):
+                    commits.note(connection, [self._move(kind, watch, pair, some, new=new)])
 
     def _move(
         self, kind: Kind, watch: Watch, pair: Pair, states: list[State], *, new: bool, condition: str | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, TwoPhaseTransaction
 from sqlalchemy.orm import Session, persistence, session, unitofwork
 from sqlalchemy.sql.base import CompileState
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -500,3 +500,18 @@ def test_a_machine_asks_for_the_source_and_changes_the_state(awaited: bool) -> N
     answer = made.events["go"].trigger(type("Model", (), {"state": "A"})())
     assert (asyncio.run(answer) if awaited else answer) is True
     assert called == ["A", ("A", "B")]
+
+
+def test_a_transaction_and_a_savepoint_end_where_commits_looks(message: Any) -> None:
+    """``commits`` wraps these. Look at ``RootTransaction._do_commit`` and ``Connection._savepoint_impl``."""
+    assert list(inspect.signature(Connection._savepoint_impl).parameters)[1:] == ["name"]
+    assert list(inspect.signature(Connection._rollback_to_savepoint_impl).parameters)[1:] == ["name"]
+    assert "_do_commit" not in vars(TwoPhaseTransaction)
+    with Session(sa.create_engine("sqlite://")) as one:
+        connection = one.connection()
+        assert connection._savepoint_impl().startswith("sa_savepoint_")
+        transaction = one.get_transaction()
+        assert transaction is one._transaction
+        _, root, should_commit, _ = transaction._connections[connection]
+        assert root is connection.get_transaction()
+        assert should_commit

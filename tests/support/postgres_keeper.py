@@ -29,6 +29,8 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 max_connections = 200
+# Two-phase commits are off by default.
+max_prepared_transactions = 20
 # Longer waits than the default hide a deadlock in a test for a second each.
 deadlock_timeout = 200ms
 """

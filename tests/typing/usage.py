@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from typing import assert_type
+from typing import Any, assert_type
 
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import statekit
 from statekit import (
+    CommittedMove,
     ConcurrentTransition,
     Guarded,
     IllegalTransition,
@@ -22,6 +23,7 @@ from statekit import (
     can,
     counts,
     guard,
+    on_commit,
     operation,
 )
 from statekit.trigger import StateTrigger
@@ -132,3 +134,17 @@ async def events(message: Message) -> None:
 @statekit.event  # type: ignore[arg-type]
 def returns_something(self: Message) -> int:
     return self.id
+
+
+@on_commit(Message.status, source="READY", target=(Status.PROMOTED,))
+def announce(move: CommittedMove) -> None:
+    assert_type(move.identity, tuple[Any, ...] | None)
+    assert_type(move.operation, str | None)
+
+
+announce(CommittedMove("Message", "status", (1,), "READY", "PROMOTED", None, "allowed"))
+announce("PROMOTED")  # type: ignore[arg-type]
+
+
+@on_commit(Message.status)  # type: ignore[type-var]
+def takes_two(one: CommittedMove, two: CommittedMove) -> None: ...

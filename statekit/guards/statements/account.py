@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.engine import Connection
+
 from statekit.errors import IllegalTransition, Pair, TransitionRefused
+from statekit.guards import commits
 from statekit.guards.fence import OPEN, STAY, STRICT
 from statekit.guards.guard import Guard, refusal_of
 from statekit.guards.hints import hint_for
@@ -29,9 +33,9 @@ class _Rows:
     pairs: Counter[Pair] = field(default_factory=Counter)
     named: list[tuple[Pair, Identity]] = field(default_factory=list)
 
-    def add(self, pair: Pair, number: int, identity: Identity) -> None:
+    def add(self, pair: Pair, number: int, identity: Identity, limit: int = NAMED) -> None:
         self.pairs[pair] += number
-        if identity is not None and len(self.named) < NAMED:
+        if identity is not None and len(self.named) < limit:
             self.named.append((pair, identity))
 
 
@@ -41,20 +45,25 @@ class Account:
     Args:
         guards: of the columns that the statement sets.
         key_names: names of the primary key's columns.
+        connection: which the statement is executed on.
 
     Attributes:
+        wants_identities: whether somebody is to be told of each row that moves.
         written: how many rows the statement is to write: those that move, that stay, and new ones.
         stays: how many of them keep the state that they have.
         skipped: how many rows are left out.
     """
 
-    def __init__(self, guards: Sequence[Guard], key_names: tuple[str, ...]) -> None:
+    def __init__(self, guards: Sequence[Guard], key_names: tuple[str, ...], connection: Connection) -> None:
         self._guards = guards
         self._key_names = key_names
+        self._connection = connection
         self._modes: dict[Guard, OnIllegal] = {guard: guard.mode for guard in guards}
         self._refused: dict[tuple[bool, Guard, bool], _Rows] = {}
         self._done: dict[tuple[Kind, Guard, bool], _Rows] = {}
-        self.wants_allowed = allowed_moves_are_wanted()
+        self.wants_identities = any(commits.are_wanted(guard.subject) for guard in guards)
+        self.wants_allowed = self.wants_identities or allowed_moves_are_wanted()
+        self._named = sys.maxsize if self.wants_identities else NAMED
         self.written = self.stays = self.skipped = 0
 
     @property
@@ -109,10 +118,17 @@ class Account:
             if stays or (legal and (new or not self.wants_allowed)):
                 continue
             kind: Kind = "allowed" if legal else "observed"
-            self._done.setdefault((kind, guard, new), _Rows()).add(pair, number, identity)
+            self._done.setdefault((kind, guard, new), _Rows()).add(pair, number, identity, self._named)
         self.written += number
         self.stays += number if any(not new and pair[0] == pair[1] for _, pair, _ in moves) else 0
         return True
+
+    def identify(self, pairs: Sequence[Pair], identities: Sequence[Identity]) -> None:
+        """Name rows that were counted as written without their primary keys."""
+        for guard, pair in zip(self._guards, pairs, strict=True):
+            for (_, of, new), rows in self._done.items():
+                if of is guard and not new and pair in rows.pairs:
+                    rows.named += [(pair, identity) for identity in identities]
 
     def merge(self, other: Account) -> None:
         """Add what another account of the same statement holds."""
@@ -120,7 +136,8 @@ class Account:
             for key, rows in theirs.items():
                 into = mine.setdefault(key, _Rows())  # type: ignore[arg-type]
                 into.pairs.update(rows.pairs)
-                into.named += rows.named[: NAMED - len(into.named)]
+                limit = NAMED if mine is self._refused else self._named
+                into.named += rows.named[: limit - len(into.named)]
         self.written += other.written
         self.stays += other.stays
         self.skipped += other.skipped
@@ -192,6 +209,8 @@ class Account:
         for (kind, guard, new), rows in self._done.items():
             moves += self._moves(kind, guard, rows, new)
         publish(moves)
+        if self.wants_identities:
+            commits.note(self._connection, moves)
 
     def _moves(self, kind: Kind, guard: Guard, rows: _Rows, new: bool) -> list[Move]:
         return [

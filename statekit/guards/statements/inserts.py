@@ -31,7 +31,7 @@ def write(execution: Execution) -> CursorResult[Any]:
     insert = Inserting(execution)
     if insert.is_plainly_legal():
         return execution.run(execution.parameters)
-    account = Account(insert.guards, insert.key_names)
+    account = Account(insert.guards, insert.key_names, execution.connection)
     schemas = execution.options.get("schema_translate_map")
     conflicts = conflicts_of(execution.resolved, insert.table, execution.connection, schemas)
     if conflicts:

@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, CursorResult
 
-from statekit.errors import StatekitError
+from statekit.errors import Pair, StatekitError
 from statekit.guards.fence import Plan, Setting, statement_leeway
 from statekit.guards.guard import Guard, primary_key_of, root_table
 from statekit.guards.judging import RACE
 from statekit.guards.statements import orm, whole
 from statekit.guards.statements.account import Account
 from statekit.guards.statements.execution import CompiledUpdate, Execution, Parameters, is_known
-from statekit.guards.statements.question import HELD, question_of
+from statekit.guards.statements.question import HELD, Group, question_of
 
 _ATTEMPTS = 20
 """How often a statement is written anew because rows have arrived while it was asked about."""
@@ -83,14 +83,23 @@ class OneUpdate:
         groups = self._question.groups(self._execution, self._values, hold=hold, limit=limit)
         if limit and sum(group.number for group in groups) > HELD:
             return None
-        account = account_of(self._plan)
+        account = account_of(self._plan, self._execution.connection)
         pairs = [self._question.pairs(group.where, self._values) for group in groups]
         refused = [group for group, each in zip(groups, pairs, strict=True) if not account.add(each, group.number)]
+        if account.wants_identities and hold:
+            self._identify(account, [(g, each) for g, each in zip(groups, pairs, strict=True) if g not in refused])
         if refused and not account.is_refused and orm.is_wanted():
             left_out = self._question.rows(self._execution, self._values, refused)
             orm.note([key for key, _ in left_out], self._execution.connection)
         self._question.name_refused(account, self._execution, self._values, refused)
         return account
+
+    def _identify(self, account: Account, written: list[tuple[Group, tuple[Pair, ...]]]) -> None:
+        """Name each row that is to be written; the rows are held."""
+        for group, pairs in written:
+            keys = [key for key, _ in self._question.rows(self._execution, self._values, [group])]
+            if len(keys) == group.number:  # else others have arrived, and the statement is begun anew
+                account.identify(pairs, keys)
 
     def _write_one_row(self) -> _Written | None:
         """Write a row that is found by its key, without a question: that it was met says that it may move.
@@ -100,7 +109,7 @@ class OneUpdate:
         Returns:
             None if this says too little, or if the row may move by now; then nothing was written.
         """
-        account = account_of(self._plan)
+        account = account_of(self._plan, self._execution.connection)
         if account.observes or account.wants_allowed or not self._question.is_about_one_row:
             return None
         if not self._execution.connection.dialect.supports_sane_rowcount:
@@ -175,7 +184,7 @@ class OneUpdate:
     def _write_late(self) -> tuple[CursorResult[Any], Account]:
         """Write, and judge by what the functions gave; the fence has left refused rows as they are."""
         groups = self._question.groups(self._execution, self._values)
-        account = account_of(self._plan)
+        account = account_of(self._plan, self._execution.connection)
         with self._execution.savepoint(self._table) as opened:
             result, met = self._run(account)
             for setting in self._late():
@@ -218,7 +227,7 @@ class OneUpdate:
         What the database has kept back, such as by a trigger that skips, did not move: it is not reported as if it did,
         and the objects in the session do not say so.
         """
-        again = account_of(self._plan)
+        again = account_of(self._plan, self._execution.connection)
         groups = self._question.groups(self._execution, self._values, hold=False)
         pairs = [self._question.pairs(group.where, self._values) for group in groups]
         refused, kept = [], []
@@ -254,10 +263,10 @@ def is_late(setting: Setting) -> bool:
     return setting.onupdate is not None and bool(setting.onupdate.is_callable)
 
 
-def account_of(plan: Plan) -> Account:
+def account_of(plan: Plan, connection: Connection) -> Account:
     """Return an empty account for a compiled UPDATE."""
     keys = primary_key_of(plan.statement.table, plan.settings[0].guard)
-    return Account([setting.guard for setting in plan.settings], tuple(column.key for column in keys))
+    return Account([setting.guard for setting in plan.settings], tuple(column.key for column in keys), connection)
 
 
 def met_by(result: CursorResult[Any], connection: Connection, *, many: bool = False) -> int | None:

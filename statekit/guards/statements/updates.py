@@ -79,7 +79,7 @@ class _ByKey:
 
     def write(self) -> tuple[CursorResult[Any], Account]:
         """Judge all rows, and execute the statement if nothing is refused."""
-        account = account_of(self._plan)
+        account = account_of(self._plan, self._execution.connection)
         refused = self._judge(account)
         result, met = _write_at_once(self._execution, self._plan, account, refused)
         if refused and met is not None and self._execution.is_persistence:
@@ -118,7 +118,7 @@ def _all_apart(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> tu
     question = question_of(compiled)
     if any(map(is_late, plan.settings)) or not question.stays_the_same(execution.parameters[0]):
         return None
-    account = account_of(plan)
+    account = account_of(plan, execution.connection)
     refused = []
     seen: set[tuple[Any, ...]] = set()
     for parameters in execution.parameters:
@@ -162,7 +162,7 @@ def _set_by_set(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> t
 
     In "raise", all of it is taken back if one set is refused; the sets after it are executed too, to name all.
     """
-    account = account_of(plan)
+    account = account_of(plan, execution.connection)
     result: CursorResult[Any] | None = None
     total = 0
     with execution.savepoint(root_table(plan.statement.table), account.raises) as opened:

@@ -49,7 +49,7 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
                     opened.rollback()
                 account.refuse()
     if account.raises and 0 <= _met(result) < account.written:
-        again = Account(insert.guards, insert.key_names)
+        again = Account(insert.guards, insert.key_names, execution.connection)
         upsert.judge(again)
         if again.is_refused:
             again.refuse(hint=f"{RACE} Roll this one back.")

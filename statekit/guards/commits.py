@@ -1,0 +1,169 @@
+"""Moves that are told once their transaction has really committed, and forgotten if it is rolled back.
+
+SQLAlchemy's own event for a commit comes before the database has committed, and a session's before its connection is
+given back. So what is wrapped is the end of a connection's outermost transaction, which every way of committing leads
+to: sessions, plain connections, two phases, async. It is done by the first :func:`statekit.on_commit`, never by an
+import; a connection on which nothing is to be told pays for one look into a dictionary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, RootTransaction
+from sqlalchemy.orm import Session, SessionTransaction
+
+from statekit.observe.move import Move
+
+Told = Callable[[], object]
+"""A call that is to be made: a callback with its move."""
+
+_callbacks: dict[Hashable, tuple[Callable[[Move], Iterable[Told]], ...]] = {}
+
+
+@dataclass
+class _Noted:
+    """What was noted in one outermost transaction of a connection.
+
+    Attributes:
+        transaction: the transaction.
+        calls: in the order of the moves.
+        savepoints: how many calls there were when each savepoint was set.
+    """
+
+    transaction: Any
+    calls: list[Told] = field(default_factory=list)
+    savepoints: dict[str, int] = field(default_factory=dict)
+
+
+# What is known of a connection and of a session's transaction is kept with them, so that it goes when they go.
+_NOTED = "_statekit_noted"
+_SESSION = "_statekit_session"
+_WAITING = "_statekit_waiting"
+
+
+def register(subject: Hashable, calls_for: Callable[[Move], Iterable[Told]]) -> None:
+    """Have the moves of a guard told.
+
+    Args:
+        subject: what identifies the guard.
+        calls_for: returns the calls to make for a move.
+    """
+    _install()
+    _callbacks[subject] = (*_callbacks.get(subject, ()), calls_for)
+
+
+def are_wanted(subject: Hashable) -> bool:
+    """Return whether somebody is told of the moves of a guard."""
+    return subject in _callbacks
+
+
+def note(connection: Connection, moves: Iterable[Move]) -> None:
+    """Note moves that were just written on a connection.
+
+    Args:
+        moves: of any kinds and guards; what nobody asked for is left out.
+    """
+    calls = [
+        call
+        for move in moves
+        if move.kind != "blocked" and not move.new
+        for calls_for in _callbacks.get(move.subject, ())
+        for call in calls_for(move)
+    ]
+    if not calls:
+        return
+    if connection._is_autocommit_isolation():  # it is committed already
+        _tell_after_session(connection, calls)
+        return
+    transaction = connection.get_transaction()
+    noted = _noted_on(connection)
+    if noted is None or noted.transaction is not transaction:
+        noted = connection.__dict__[_NOTED] = _Noted(transaction)
+    noted.calls += calls
+
+
+def _noted_on(connection: Connection) -> _Noted | None:
+    return connection.__dict__.get(_NOTED)
+
+
+_is_installed = False
+
+
+def _install() -> None:
+    global _is_installed
+    if _is_installed:
+        return
+    _is_installed = True
+    _wrap_commit()
+    _wrap_savepoints()
+    event.listen(Session, "after_begin", _remember_session)
+    event.listen(Session, "after_transaction_end", _tell_at_end)
+
+
+def _wrap_commit() -> None:
+    inner = RootTransaction._do_commit
+
+    def do_commit(transaction: RootTransaction) -> None:
+        connection = transaction.connection
+        inner(transaction)
+        noted: _Noted | None = connection.__dict__.pop(_NOTED, None)
+        if noted is not None and noted.transaction is transaction:
+            _tell_after_session(connection, noted.calls)
+
+    RootTransaction._do_commit = do_commit  # type: ignore[method-assign, assignment]
+
+
+def _wrap_savepoints() -> None:
+    set_savepoint, roll_back = Connection._savepoint_impl, Connection._rollback_to_savepoint_impl
+
+    def savepoint(connection: Connection, name: str | None = None) -> str:
+        name = set_savepoint(connection, name)
+        noted = _noted_on(connection)
+        if noted is not None:
+            noted.savepoints[name] = len(noted.calls)
+        return name
+
+    def rollback_to_savepoint(connection: Connection, name: str) -> None:
+        noted = _noted_on(connection)
+        if noted is not None:  # one that is not known was set before the first move
+            del noted.calls[noted.savepoints.get(name, 0) :]
+        roll_back(connection, name)
+
+    Connection._savepoint_impl = savepoint  # type: ignore[method-assign, assignment]
+    Connection._rollback_to_savepoint_impl = rollback_to_savepoint  # type: ignore[method-assign, assignment]
+
+
+def _remember_session(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    while transaction.parent is not None:
+        transaction = transaction.parent
+    connection.__dict__[_SESSION] = transaction
+
+
+def _tell_after_session(connection: Connection, calls: list[Told]) -> None:
+    """Make calls now, or once the session that is committing has given its connection back."""
+    transaction: SessionTransaction | None = connection.__dict__.get(_SESSION)
+    if transaction is not None and transaction is transaction.session._transaction:
+        _, _, should_commit, _ = transaction._connections.get(connection, (None, None, False, None))
+        if should_commit:
+            transaction.__dict__.setdefault(_WAITING, []).extend(calls)
+            return
+    _tell(calls)
+
+
+def _tell_at_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is not None:
+        return
+    _tell(transaction.__dict__.pop(_WAITING, []))
+
+
+def _tell(calls: list[Told]) -> None:
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            logging.getLogger("statekit").exception("A callback of on_commit() failed; its move is committed")
