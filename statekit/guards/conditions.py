@@ -11,9 +11,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
 from statekit.errors import Pair, StatekitError
-from statekit.guards.callbacks import Callback
 from statekit.guards.guard import Guard
 from statekit.guards.watch import State
+from statekit.table.callbacks import Callback
 
 _INFO_KEY = "statekit asked about "
 _ABSENT = object()

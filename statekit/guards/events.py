@@ -12,11 +12,11 @@ from sqlalchemy.orm.attributes import instance_state
 
 from statekit.errors import Pair, StatekitError, TableError, show_state
 from statekit.guards import conditions
-from statekit.guards.callbacks import Callback
 from statekit.guards.guard import NOT_KNOWN, Guard, refusal_of
 from statekit.guards.watch import is_sql, watches
 from statekit.observe.hook import publish
 from statekit.table import Transition
+from statekit.table.callbacks import Callback
 from statekit.table.messages import listing
 from statekit.table.names import as_text
 

@@ -13,12 +13,12 @@ from sqlalchemy.sql.selectable import FromClause
 
 from statekit.declared import INFO_KEY, declared_on
 from statekit.errors import IllegalTransition, Pair, TableError, TransitionRefused
-from statekit.guards.callbacks import Callback
 from statekit.guards.states import ColumnStates
 from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Move
 from statekit.observe.operation import current_on_illegal, current_operation
 from statekit.table import TransitionTable
+from statekit.table.callbacks import Callback
 
 NOT_KNOWN = object()
 """Stands for a state that is not known in Python."""

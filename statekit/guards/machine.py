@@ -12,12 +12,12 @@ from transitions.extensions.asyncio import AsyncEvent, AsyncMachine, AsyncTransi
 
 from statekit.errors import show_state
 from statekit.guards import conditions
-from statekit.guards.callbacks import Callback
 from statekit.guards.conditions import says_yes
 from statekit.guards.events import Call
 from statekit.guards.guard import Guard
 from statekit.guards.watch import is_sql
 from statekit.table import Transition
+from statekit.table.callbacks import Callback
 from statekit.table.names import as_text
 from statekit.table.transition import Hook
 

@@ -14,9 +14,9 @@ from sqlalchemy.orm import QueryableAttribute
 from statekit.errors import TableError
 from statekit.guards import commits
 from statekit.guards.attach import guard_on
-from statekit.guards.callbacks import is_async
 from statekit.guards.guard import Guard
 from statekit.observe.move import Move
+from statekit.table.callbacks import is_async
 from statekit.table.messages import listing, suggestion
 
 

@@ -9,7 +9,6 @@ from sqlalchemy.engine import Connection
 
 from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused, show_state
 from statekit.guards import commits, steps
-from statekit.guards.callbacks import Callback
 from statekit.guards.guard import refusal_of
 from statekit.guards.hints import hint_for
 from statekit.guards.watch import State, Watch
@@ -17,6 +16,7 @@ from statekit.observe.hook import allowed_moves_are_wanted, publish
 from statekit.observe.modes import OnIllegal
 from statekit.observe.move import Kind, Move
 from statekit.stale import ConcurrentTransition
+from statekit.table.callbacks import Callback
 
 Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from statekit.errors import Pair
 from statekit.table import diagram, notation
@@ -13,6 +13,9 @@ from statekit.table.declaration import Chain, Declaration, Facts, declare
 from statekit.table.messages import Place, listing, quote, suggestion
 from statekit.table.names import Mention, Names, State, as_text
 from statekit.table.transition import Transition
+
+if TYPE_CHECKING:
+    from transitions import Machine
 
 
 class TransitionTable:
@@ -205,6 +208,61 @@ class TransitionTable:
     def to_dot(self) -> str:
         """Return the table as a Graphviz ``digraph``."""
         return diagram.dot(self._states, self._initial or (), self.final, self.transitions)
+
+    @classmethod
+    def from_machine(cls, machine: Machine, *, initial: State | Iterable[State] = None) -> Self:
+        """Return the table of a pytransitions machine.
+
+        Its triggers become events. Left out are its automatic transitions (``to_<state>``), and what a ``"*"`` of a
+        trigger adds from a state to itself. Functions are called as pytransitions calls them, without the object.
+
+        Args:
+            machine: the machine; its states are text, or the members of one Enum class.
+            initial: the states that a new row may start in; when it is left out, that of the machine.
+
+        Raises:
+            TableError: it is no machine, has nested states, or has what a table cannot hold, such as ``on_enter=`` or
+                ``unless=``; the message names everything of this, and how to mend it.
+
+        >>> from transitions import Machine
+        >>> moves = [["promote", "READY", "PROMOTED"], ["complete", "PROMOTED", "COMPLETED"]]
+        >>> TransitionTable.from_machine(Machine(None, ["READY", "PROMOTED", "COMPLETED"], "READY", moves)).pairs
+        dict_keys([('READY', 'PROMOTED'), ('PROMOTED', 'COMPLETED')])
+        """
+        from statekit.table import machine as machines
+
+        parts = machines.read(machine)
+        return cls(*parts.transitions, initial=parts.initial if initial is None else initial, states=parts.states)
+
+    def to_machine(
+        self, model: object = None, *, machine_class: type[Machine] | None = None, **options: Any
+    ) -> Machine:
+        """Return a pytransitions machine with the states and transitions of this table.
+
+        A transition without an event gets the trigger ``to_<target>``. Conditions and callbacks are called as a guarded
+        model calls them, with the object first. What you add to the machine yourself is given pytransitions'
+        ``EventData``.
+
+        Args:
+            model: the object, or a list of objects, that get events as methods and the initial state; None for none.
+            machine_class: a subclass of ``transitions.Machine``, such as ``GraphMachine``.
+            options: more arguments of that class, such as ``initial=`` where the table has several.
+
+        Raises:
+            TableError: a state is NULL, an event has the name that another transition would get, or a function is
+                async and the class awaits nothing.
+            TypeError: an option says what the table says.
+
+        >>> class Message:
+        ...     pass
+        >>> message = Message()
+        >>> machine = TransitionTable(Transition("READY", "DONE", "finish"), initial="READY").to_machine(message)
+        >>> message.finish(), message.state
+        (True, 'DONE')
+        """
+        from statekit.table import machine as machines
+
+        return machines.build(self, model, machine_class, options)
 
     def _find(self, state: State) -> str | None:
         """Return the text of a state however it is written.
