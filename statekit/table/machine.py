@@ -54,15 +54,9 @@ class WithoutObject:
     @property
     def __signature__(self) -> inspect.Signature:
         # So that what needs arguments is known to need them, with the object before them.
-        obj = inspect.Parameter("obj", inspect.Parameter.POSITIONAL_ONLY)
-        try:
-            signature = inspect.signature(self.function)
-        except ValueError:  # a builtin does not tell
-            rest = (("args", inspect.Parameter.VAR_POSITIONAL), ("kwargs", inspect.Parameter.VAR_KEYWORD))
-            return inspect.Signature([obj, *(inspect.Parameter(name, kind) for name, kind in rest)])
-        taken = {name for name in signature.parameters if name == obj.name}
-        first = obj.replace(name="obj_") if taken else obj
-        return signature.replace(parameters=[first, *signature.parameters.values()])
+        obj = inspect.Parameter("_object_", inspect.Parameter.POSITIONAL_ONLY)
+        signature = inspect.signature(self.function)
+        return signature.replace(parameters=[obj, *signature.parameters.values()])
 
 
 class _AsyncWithoutObject(WithoutObject):
@@ -147,9 +141,9 @@ class _Reader:
 
     def transitions(self, event: str) -> Iterator[Transition]:
         """Return what an event may do, and note what a table cannot hold."""
-        edges = [each for edges in self.machine.events[event].transitions.values() for each in edges]
-        if self._is_automatic(event, edges):
+        if self._is_automatic(event):
             return
+        edges = [each for edges in self.machine.events[event].transitions.values() for each in edges]
         moves = [each for each in edges if each.dest != each.source]
         for edge in edges:
             if edge.dest is None:
@@ -163,13 +157,12 @@ class _Reader:
             else:
                 yield self._transition(event, edge)
 
-    def _is_automatic(self, event: str, edges: list[Any]) -> bool:
+    def _is_automatic(self, event: str) -> bool:
         machine = self.machine
         if not machine.auto_transitions:
             return False
         prefix = "to_" if machine.model_attribute == "state" else f"to_{machine.model_attribute}_"
-        bare = not any(each.conditions or each.before or each.after or each.prepare for each in edges)
-        return bare and event.startswith(prefix) and event.removeprefix(prefix) in machine.states
+        return event.startswith(prefix) and event.removeprefix(prefix) in machine.states
 
     def _transition(self, event: str, edge: Any) -> Transition:
         if edge.prepare:
@@ -214,9 +207,7 @@ class _Reader:
 
     def _note(self, event: str, edge: Any, what: str, mend: str) -> None:
         target = "" if edge.dest is None else f" → {quote(edge.dest)}"
-        text = f"{event!r}, {quote(edge.source)}{target}: {what}. {mend}"
-        if text not in self.problems:
-            self.problems.append(text)
+        self.problems.append(f"{event!r}, {quote(edge.source)}{target}: {what}. {mend}")
 
 
 _METHOD = "and write a method of the model for what it calls."

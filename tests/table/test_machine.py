@@ -8,6 +8,7 @@ import itertools
 import keyword
 import os.path
 import pickle
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -154,8 +155,9 @@ class TestFunctions:
     def test_a_function_that_takes_nothing_is_given_nothing(self) -> None:
         assert Callback(self.condition(lambda: True))(Message(), (4,)) is True
 
-    def test_a_function_may_call_an_argument_obj(self) -> None:
-        assert Callback(self.condition(lambda obj: obj))(Message(), ("x",)) == "x"
+    def test_a_function_may_call_an_argument_as_it_likes(self) -> None:
+        callback = Callback(self.condition(lambda obj: obj))
+        assert (callback.takes(Message), callback(Message(), ("x",))) == ("required", "x")
 
     def test_a_builtin_is_called_with_the_arguments(self) -> None:
         assert Callback(self.condition(max))(Message(), (1, 2)) == 2
@@ -184,6 +186,11 @@ class TestFunctions:
     def test_a_method_of_the_machines_model_becomes_its_name(self) -> None:
         model = Message()
         assert self.condition(model.has_author, model=model) == "has_author"
+
+    def test_a_function_bound_to_the_model_that_is_no_method_of_it_stays_a_function(self) -> None:
+        model = Message()
+        bound = types.MethodType(lambda self: self is model, model)
+        assert Callback(self.condition(bound, model=model))(Message()) is True
 
     def test_a_method_of_another_object_stays_a_function(self) -> None:
         assert Callback(self.condition(Message().has_author))(Message(), (4,)) is True
@@ -217,8 +224,9 @@ class TestRefused:
     def test_an_internal_transition(self) -> None:
         assert "'touch', 'READY': is internal" in refusal(*MOVES, ["touch", "READY", None])
 
-    def test_a_state_that_the_machine_does_not_have(self) -> None:
-        assert "'lose', 'READY' → 'LOST': is between states" in refusal(*MOVES, ["lose", "READY", "LOST"])
+    @pytest.mark.parametrize("pair", [("READY", "LOST"), ("LOST", "READY")])
+    def test_a_state_that_the_machine_does_not_have(self, pair: tuple[str, str]) -> None:
+        assert f"'lose', {pair[0]!r} → {pair[1]!r}: is between states" in refusal(*MOVES, ["lose", *pair])
 
     @pytest.mark.parametrize("detail", ["unless", "prepare"])
     def test_a_detail_that_no_table_has(self, detail: str) -> None:
@@ -347,6 +355,15 @@ class TestToMachine:
         table = TransitionTable(Transition("A", "B", "go", after=tell), initial="A")
         table.to_machine(message, machine_class=AsyncMachine)
         assert (asyncio.run(message.go("hello")), message.told) == (True, ["hello"])
+
+    def test_async_conditions_are_awaited_too(self) -> None:
+        async def no(message: Message) -> bool:
+            return False
+
+        message: Any = Message()
+        table = TransitionTable(Transition("A", "B", "go", conditions=no), initial="A")
+        table.to_machine(message, machine_class=AsyncMachine)
+        assert asyncio.run(message.go()) is False
 
     def test_async_functions_are_refused_by_any_other(self) -> None:
         async def tell(message: Message) -> None: ...
