@@ -8,7 +8,10 @@ import; a connection on which nothing is to be told pays for one look into a dic
 
 from __future__ import annotations
 
+import inspect
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +25,7 @@ from statekit.observe.move import Move
 Told = Callable[[], object]
 """A call that is to be made: a callback with its move."""
 
+_lock = threading.Lock()
 _callbacks: dict[Hashable, tuple[Callable[[Move], Iterable[Told]], ...]] = {}
 
 
@@ -45,6 +49,8 @@ _NOTED = "_statekit_noted"
 _SESSION = "_statekit_session"
 _WAITING = "_statekit_waiting"
 
+_PQTRANS_INERROR = 3
+
 
 def register(subject: Hashable, calls_for: Callable[[Move], Iterable[Told]]) -> None:
     """Have the moves of a guard told.
@@ -53,8 +59,9 @@ def register(subject: Hashable, calls_for: Callable[[Move], Iterable[Told]]) -> 
         subject: what identifies the guard.
         calls_for: returns the calls to make for a move.
     """
-    _install()
-    _callbacks[subject] = (*_callbacks.get(subject, ()), calls_for)
+    with _lock:
+        _install()
+        _callbacks[subject] = (*_callbacks.get(subject, ()), calls_for)
 
 
 def are_wanted(subject: Hashable) -> bool:
@@ -77,8 +84,12 @@ def note(connection: Connection, moves: Iterable[Move]) -> None:
     ]
     if not calls:
         return
-    if connection._is_autocommit_isolation():  # it is committed already
-        _tell_after_session(connection, calls)
+    if connection._is_autocommit_isolation() and not connection.in_nested_transaction():  # it is committed already
+        session_transaction = _session_transaction(connection)
+        if session_transaction is not None:  # which is flushing, and may hold the only connection of the pool
+            _tell_later(session_transaction, calls)
+        else:
+            _tell(calls)
         return
     transaction = connection.get_transaction()
     noted = _noted_on(connection)
@@ -98,11 +109,11 @@ def _install() -> None:
     global _is_installed
     if _is_installed:
         return
-    _is_installed = True
     _wrap_commit()
     _wrap_savepoints()
     event.listen(Session, "after_begin", _remember_session)
     event.listen(Session, "after_transaction_end", _tell_at_end)
+    _is_installed = True
 
 
 def _wrap_commit() -> None:
@@ -110,12 +121,37 @@ def _wrap_commit() -> None:
 
     def do_commit(transaction: RootTransaction) -> None:
         connection = transaction.connection
-        inner(transaction)
         noted: _Noted | None = connection.__dict__.pop(_NOTED, None)
-        if noted is not None and noted.transaction is transaction:
+        if noted is None or noted.transaction is not transaction or not noted.calls:
+            inner(transaction)
+            return
+        is_aborted = _is_aborted(connection, transaction)
+        inner(transaction)
+        if not is_aborted:
             _tell_after_session(connection, noted.calls)
 
     RootTransaction._do_commit = do_commit  # type: ignore[method-assign, assignment]
+
+
+def _is_aborted(connection: Connection, transaction: RootTransaction) -> bool:
+    """Return whether a COMMIT will be a ROLLBACK.
+
+    PostgreSQL answers so, without an error, where an earlier statement has failed and the program went on.
+    """
+    if connection.dialect.name != "postgresql" or connection.invalidated or getattr(transaction, "_is_prepared", False):
+        return False
+    driver: Any = connection.connection.driver_connection
+    status = getattr(getattr(driver, "info", None), "transaction_status", None)
+    if status is not None:  # psycopg, psycopg2
+        return int(status) == _PQTRANS_INERROR
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("SELECT 1")
+    except connection.dialect.loaded_dbapi.Error:
+        return True
+    finally:
+        cursor.close()
+    return False
 
 
 def _wrap_savepoints() -> None:
@@ -139,20 +175,37 @@ def _wrap_savepoints() -> None:
 
 
 def _remember_session(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    # Weakly, because the transaction holds the connection.
+    connection.__dict__[_SESSION] = weakref.ref(_outermost(transaction))
+
+
+def _outermost(transaction: SessionTransaction) -> SessionTransaction:
     while transaction.parent is not None:
         transaction = transaction.parent
-    connection.__dict__[_SESSION] = transaction
+    return transaction
+
+
+def _session_transaction(connection: Connection) -> SessionTransaction | None:
+    """Return the outermost transaction of the session that uses a connection now."""
+    known: weakref.ref[SessionTransaction] | None = connection.__dict__.get(_SESSION)
+    transaction = known() if known is not None else None
+    current = transaction.session._transaction if transaction is not None else None
+    return transaction if current is not None and _outermost(current) is transaction else None
 
 
 def _tell_after_session(connection: Connection, calls: list[Told]) -> None:
     """Make calls now, or once the session that is committing has given its connection back."""
-    transaction: SessionTransaction | None = connection.__dict__.get(_SESSION)
-    if transaction is not None and transaction is transaction.session._transaction:
+    transaction = _session_transaction(connection)
+    if transaction is not None:
         _, _, should_commit, _ = transaction._connections.get(connection, (None, None, False, None))
         if should_commit:
-            transaction.__dict__.setdefault(_WAITING, []).extend(calls)
+            _tell_later(transaction, calls)
             return
     _tell(calls)
+
+
+def _tell_later(transaction: SessionTransaction, calls: list[Told]) -> None:
+    transaction.__dict__.setdefault(_WAITING, []).extend(calls)
 
 
 def _tell_at_end(session: Session, transaction: SessionTransaction) -> None:
@@ -162,8 +215,14 @@ def _tell_at_end(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _tell(calls: list[Told]) -> None:
-    for call in calls:
+    for number, call in enumerate(calls, 1):
         try:
-            call()
+            result = call()
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("it has returned a coroutine, and a commit awaits nothing: let it begin a task")
         except Exception:
             logging.getLogger("statekit").exception("A callback of on_commit() failed; its move is committed")
+        except BaseException:  # to stop is not to forget the others
+            _tell(calls[number:])
+            raise

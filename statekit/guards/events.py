@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from sqlalchemy.orm import Mapper
@@ -23,6 +24,9 @@ from statekit.table.names import as_text
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_bodies: ContextVar[frozenset[tuple[int, str]]] = ContextVar("statekit_bodies", default=frozenset())
+"""The objects and events of which a subclass's own body is being called."""
+
 _MARK = "__statekit_event__"
 """On an event's method: the attribute that it is for, and what was decorated, if anything was."""
 
@@ -33,7 +37,7 @@ class Call:
     Attributes:
         obj: the object.
         no: the first condition that said no, with its transition.
-        let_through: whether the transition was made all the same, because the mode is "observe".
+        let_through: whether that transition is made all the same, because the mode is "observe" and no other may be.
     """
 
     __slots__ = ("let_through", "no", "obj")
@@ -152,12 +156,16 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
                 f"{where}: {class_.__name__} has an attribute {name!r} already, and the event {name!r} needs a method "
                 "of that name. If it is the event's own, decorate it with @statekit.event; else rename one of the two."
             )
-    _put(class_, guard, key, names, bodies, before)
 
     def take_away() -> None:
         for name, value in before.items():
             delattr(class_, name) if value is None else setattr(class_, name, value)
 
+    try:
+        _put(class_, guard, key, names, bodies, before)
+    except BaseException:
+        take_away()
+        raise
     return take_away
 
 
@@ -166,7 +174,31 @@ def install_own(guard: Guard, key: str, class_: type) -> None:
     own = [name for name, value in vars(class_).items() if isinstance(value, Event)]
     names = [name for name in own if any(each.event == name for each in guard.table.transitions)]
     if names:
-        _put(class_, guard, key, names, {name: Callback(vars(class_)[name].body) for name in names}, {})
+        bodies = {name: Callback(_body_under_way(vars(class_)[name].body)) for name in names}
+        _put(class_, guard, key, names, bodies, {})
+
+
+def _body_under_way(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a subclass's body of an event, in which ``super().promote()`` is the body of the base alone."""
+    name = body.__name__
+
+    @functools.wraps(body)
+    def called(obj: object, *args: Any, **kwargs: Any) -> Any:
+        before = _bodies.set(_bodies.get() | {(id(obj), name)})
+        try:
+            return body(obj, *args, **kwargs)
+        finally:
+            _bodies.reset(before)
+
+    @functools.wraps(body)
+    async def awaited(obj: object, *args: Any, **kwargs: Any) -> Any:
+        before = _bodies.set(_bodies.get() | {(id(obj), name)})
+        try:
+            return await body(obj, *args, **kwargs)
+        finally:
+            _bodies.reset(before)
+
+    return awaited if inspect.iscoroutinefunction(body) else called
 
 
 def unused(class_: type) -> list[str]:
@@ -184,10 +216,11 @@ def _put(
         awaited = _is_async(guard, name, bodies.get(name), class_)
         if awaited not in machines:
             machines[awaited] = machine.make(guard, key, bodies, is_async=awaited)
-        before[name] = vars(class_).get(name)
         existing = inspect.getattr_static(class_, name, None)
         _, marked = getattr(existing, _MARK, (key, existing))
-        setattr(class_, name, _method(machines[awaited], machine.Elsewhere, guard, key, name, marked, awaited))
+        made = _method(machines[awaited], machine.Elsewhere, guard, key, name, marked, awaited)
+        before[name] = vars(class_).get(name)
+        setattr(class_, name, made)
 
 
 def _is_async(guard: Guard, name: str, body: Callback | None, class_: type) -> bool:
@@ -224,9 +257,15 @@ def _method(
     refusals = _Refusals(guard, key, name)
 
     def method(self: Any, *args: Any, **kwargs: Any) -> bool:
+        if (bodies := _bodies.get()) and (id(self), name) in bodies:
+            if marked is not None:
+                marked.body(self, *args, **kwargs)
+            return True
         call = Call(self)
         try:
             done = trigger(self, call, *args, **kwargs)
+            if not done and refusals.let_through(call):
+                done = trigger(self, call, *args, **kwargs)
             return done if done and not call.let_through else refusals.by_condition(self, call)
         except elsewhere:
             if not refusals.has_started(self):
@@ -234,9 +273,17 @@ def _method(
         return method(self, *args, **kwargs)
 
     async def async_method(self: Any, *args: Any, **kwargs: Any) -> bool:
+        if (bodies := _bodies.get()) and (id(self), name) in bodies:
+            if marked is not None:
+                done = marked.body(self, *args, **kwargs)
+                if inspect.isawaitable(done):
+                    await done
+            return True
         call = Call(self)
         try:
             done = await trigger(self, call, *args, **kwargs)
+            if not done and refusals.let_through(call):
+                done = await trigger(self, call, *args, **kwargs)
             return done if done and not call.let_through else refusals.by_condition(self, call)
         except elsewhere:
             if not refusals.has_started(self):
@@ -278,6 +325,11 @@ class _Refusals:
             setattr(obj, self._key, self._guard.states.values[pair[1]])  # the flush lets it pass, and counts it
             return True
         return self._refuse(obj, pair, f"The event {self._name} makes {self.described()}.")
+
+    def let_through(self, call: Call) -> bool:
+        """Return whether the event is to be made once more, past the condition that said no."""
+        call.let_through = call.no is not None and self._guard.mode == "observe"
+        return call.let_through
 
     def by_condition(self, obj: Any, call: Call) -> bool:
         """Deal with a call of the event of which a condition said no."""

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper, Session, UOWTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
-from statekit.guards import current, steps
+from statekit.guards import conditions, current, steps
 from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
 from statekit.guards.guard import Guard, filled_by_relationships
 from statekit.guards.judging import LATE, RACE, Judging
@@ -168,14 +168,20 @@ class Flush:
         if len(self.session.dispatch.before_flush) > 1:
             self._judge_what_came_since()
         for mapper in list(self.context.mappers):
-            if watches(mapper.class_) and mapper.dispatch.before_update:
+            of_mapper = watches(mapper.class_)
+            asks = any(watch.guard.conditions for watch in of_mapper)
+            if of_mapper and (mapper.dispatch.before_update or (asks and self._is_listened_to())):
                 judge_late_changes(mapper)
         leeway_before = flush_leeway.set(_Leeways(self).__getitem__)
         under_way_before = _under_way.set(self)
         try:
             if self._made is not None:
                 self._made.steps.begin(self._connections)
+            shown = self._shown_before_functions()
             write()
+            for watch, state, old in shown:
+                if state.dict.get(watch.key, old) != old:
+                    state.committed_state[watch.key] = old  # what SQLAlchemy notes of an assignment
             self._look_for_kept_rows()
             self._look_again()
             if self._made is not None:
@@ -196,6 +202,9 @@ class Flush:
                 self._made.steps.put_back()
         if self._made is not None:
             self._made.steps.forget_all()
+            for watch, states in self._written().items():
+                for state in states if watch.guard.conditions else ():
+                    conditions.forget(state, watch.key)
             self._made.report.publish_done(self._connections)
 
     def judge_late(self, state: State) -> None:
@@ -257,13 +266,28 @@ class Flush:
                 self._explain(watch, targets)
             judging.written_late(watch, targets)
 
+    def _shown_before_functions(self) -> list[tuple[Watch, State, Any]]:
+        """Return what objects show whose state the function of ``onupdate=`` will give, which sets it unseen."""
+        shown = []
+        for watch, written in self._written().items():
+            if not getattr(watch.guard.column.onupdate, "is_callable", False):
+                continue
+            states = [each for each in written if each.key is not None and watch.key not in each.committed_state]
+            shown += [(watch, each, each.dict[watch.key]) for each in states if watch.key in each.dict]
+            unknown = [each for each in states if watch.key not in each.dict]
+            for connection, some in self._connections(watch, unknown) if unknown else ():
+                rows = current.read(connection, watch, map(watch.row_key, some))
+                found = [(each, rows[watch.row_key(each)]) for each in some if watch.row_key(each) in rows]
+                shown += [(watch, each, watch.guard.states.values.get(text, text)) for each, text in found]
+        return shown
+
     def _may_have_changed(self, watch: Watch) -> bool:
         """Return whether something may have set states since the flush began to write."""
-        return (
-            filled_by_relationships()
-            or watch.guard.column.onupdate is not None
-            or any(getattr(mapper.dispatch, name) for mapper in self.context.mappers for name in _EVENTS_OF_A_FLUSH)
-        )
+        return filled_by_relationships() or watch.guard.column.onupdate is not None or self._is_listened_to()
+
+    def _is_listened_to(self) -> bool:
+        """Return whether somebody is called while the flush writes."""
+        return any(getattr(mapper.dispatch, name) for mapper in self.context.mappers for name in _EVENTS_OF_A_FLUSH)
 
     def _starts_late(self, watch: Watch, state: State, *, hint: str = LATE) -> None:
         value = state.dict.get(watch.key)

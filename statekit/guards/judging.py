@@ -20,6 +20,7 @@ from statekit.guards.guard import NOT_KNOWN, Guard
 from statekit.guards.report import Connections, Modes, Report
 from statekit.guards.watch import State, Watch, is_known, is_sql
 from statekit.observe.modes import OnIllegal
+from statekit.observe.move import Kind
 
 UNSEEN = object()
 RACE = "Another transaction moved the row first."
@@ -102,16 +103,19 @@ class Judging:
                 self._by_row(watch, [state], hint=LATE)
 
     def written_late(self, watch: Watch, targets: dict[State, Any]) -> None:
-        """Account for changes that the flush itself made and wrote."""
+        """Account for changes that the flush itself made and wrote.
+
+        Raises:
+            TransitionRefused: a condition says no to one of them.
+        """
         for state, new in targets.items():
             old = state.committed_state[watch.key]
             if not is_known(old) or is_sql(new):
                 continue
             pair = watch.guard.states.text(old), watch.guard.states.text(new)
-            if pair in watch.guard.legal:
-                self.report.done("allowed", watch, pair, state)
-            elif pair[0] != pair[1] and self.mode(watch) == "observe":
-                self.report.done("observed", watch, pair, state)
+            if pair[0] != pair[1] and (pair in watch.guard.legal or self.mode(watch) == "observe"):
+                self._conditions_hold(watch, state, [pair])
+        self.report.settle(may_skip=False)
 
     def notices_a_race(self, watch: Watch, states: Sequence[State]) -> bool:
         """Return whether the driver says how many rows the UPDATE of these objects will have met."""
@@ -246,14 +250,15 @@ class Judging:
     def _conditions_hold(self, watch: Watch, state: State, pairs: list[Pair]) -> bool:
         """Ask the conditions of an object's moves and note what becomes of it; return whether it is written."""
         guard = watch.guard
-        for pair in pairs:
+        for step, pair in enumerate(pairs):
             condition = conditions.first_no(guard, watch.key, state, pair) if guard.conditions else None
             if condition is not None and self.mode(watch) != "observe":
                 self.report.withdraw({state}, watch)
                 self.report.refuse(watch, pair, state, condition=condition)
                 return False
             legal = pair in guard.legal and condition is None
-            self.report.done("allowed" if legal else "observed", watch, pair, state)
+            kind: Kind = "allowed" if legal else "observed"
+            self.report.done(kind, watch, pair, state, step=step, condition=condition)
         return True
 
     # -- rows that do not exist yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,7 +11,7 @@ from transitions import Event, Machine
 from transitions import Transition as PlainTransition
 from transitions.extensions.asyncio import AsyncEvent, AsyncMachine, AsyncTransition
 
-from statekit.errors import show_state
+from statekit.errors import StatekitError, show_state
 from statekit.guards import conditions
 from statekit.guards.conditions import says_yes
 from statekit.guards.events import Call
@@ -50,7 +51,12 @@ class _Event(_OnlyFromItsSources, Event):  # type: ignore[misc]
 
 
 class _AsyncEvent(_OnlyFromItsSources, AsyncEvent):  # type: ignore[misc]
-    pass
+    async def _trigger(self, event_data: Any) -> bool:  # type: ignore[override]
+        # pytransitions' own writes every exception into its log as an error, also what is an ordinary refusal.
+        event_data.state = event_data.machine.get_model_state(event_data.model)
+        if self._is_valid_source(event_data.state):
+            await self._process(event_data)
+        return bool(event_data.result)
 
 
 class _Transition(PlainTransition):
@@ -104,7 +110,7 @@ class _StatesOfRows:
         key = self.model_attribute
         if self.get_state(getattr(model, key)).name is not source:
             raise Elsewhere
-        if target not in self._conditional:
+        if target not in self._conditional and not self.guard.steps:
             setattr(model, key, self._values[target])
             return
         row = instance_state(model)
@@ -160,30 +166,38 @@ def make(guard: Guard, key: str, bodies: dict[str, Callback], *, is_async: bool)
             transition.event,
             names[texts[as_text(transition.source)]],
             names[texts[as_text(transition.target)]],
-            conditions=[_condition(guard, transition, Callback(hook)) for hook in transition.conditions],
-            before=[*_called(transition.before), *_called(bodies.get(transition.event))],
-            after=_called(transition.after),
+            conditions=[_condition(transition, Callback(hook)) for hook in transition.conditions],
+            before=[*_called(transition.before, is_async), *_called(bodies.get(transition.event), is_async)],
+            after=_called(transition.after, is_async),
         )
     return machine
 
 
-def _condition(guard: Guard, transition: Transition, condition: Callback) -> Callable[..., bool]:
+def _condition(transition: Transition, condition: Callback) -> Callable[..., bool]:
     def ask(call: Call, *args: Any, **kwargs: Any) -> bool:
+        if call.let_through:  # nobody is asked twice
+            return call.no is not None and call.no[0] is transition
         if says_yes(condition, call.obj, args, kwargs):
             return True
         call.no = call.no or (transition, condition)
-        call.let_through = guard.mode == "observe"
-        return call.let_through
+        return False
 
     return ask
 
 
-def _called(hook: Hook | Callback | None) -> list[Callable[..., Any]]:
+def _called(hook: Hook | Callback | None, is_async: bool) -> list[Callable[..., Any]]:
     if hook is None:
         return []
     callback = hook if isinstance(hook, Callback) else Callback(hook)
 
     def called(call: Call, *args: Any, **kwargs: Any) -> Any:
-        return callback(call.obj, args, kwargs)
+        result = callback(call.obj, args, kwargs)
+        if result is not None and not is_async and inspect.iscoroutine(result):
+            result.close()
+            raise StatekitError(
+                f"{callback.name} has returned a coroutine, which its event does not await. Define it with async def, "
+                "so that the event is awaited too, or return nothing."
+            )
+        return result
 
     return [called]

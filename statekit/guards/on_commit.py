@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -107,6 +108,15 @@ def on_commit(
                 f"{where}: {function.__name__} is an async def, and a commit waits for nothing. Decorate a plain "
                 "function; it may begin a task, with asyncio.get_running_loop().create_task(…)."
             )
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError:
+            raise TableError(
+                f"{where}: {function!r} cannot be called with the move alone. Decorate a function that takes one "
+                "CommittedMove."
+            ) from None
+        except ValueError:  # a builtin does not tell
+            pass
         commits.register(guard.subject, partial(_calls, function, sources, targets))
         return function
 
@@ -117,7 +127,10 @@ def _states(guard: Guard, wanted: Any, where: str) -> frozenset[str | None] | No
     if wanted is ANY:
         return None
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str | Enum)
-    return frozenset(_state(guard, each, where) for each in (wanted if several else [wanted]))
+    states = frozenset(_state(guard, each, where) for each in (wanted if several else [wanted]))
+    if not states:
+        raise TableError(f"{where}: no state is named. Name one, or leave the argument out for any of them.")
+    return states
 
 
 def _state(guard: Guard, state: Any, where: str) -> str | None:

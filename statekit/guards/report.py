@@ -30,6 +30,15 @@ class Refusal(NamedTuple):
     condition: Callback | None
 
 
+class _Done(NamedTuple):
+    kind: Kind
+    watch: Watch
+    pair: Pair
+    new: bool
+    step: int
+    condition: str | None
+
+
 class Modes(dict[Watch, OnIllegal]):
     """What an illegal move of each guarded attribute leads to in one flush: asked once, when it is first needed."""
 
@@ -47,7 +56,7 @@ class Report:
 
     def __init__(self, modes: Modes) -> None:
         self._modes = modes
-        self._done: dict[tuple[Kind, Watch, Pair, bool], list[State]] = {}
+        self._done: dict[_Done, list[State]] = {}
         self._refused: dict[tuple[Watch, bool], list[Refusal]] = {}
         self._lost: dict[Watch, list[State]] = {}
         self._counts_allowed = allowed_moves_are_wanted()
@@ -56,10 +65,26 @@ class Report:
         """Return whether anybody wants to know of the legal moves of a guarded attribute."""
         return self._counts_allowed or commits.are_wanted(watch.guard.subject)
 
-    def done(self, kind: Kind, watch: Watch, pair: Pair, state: State, *, new: bool = False) -> None:
-        """Note a row that is to move, or to be created, and will be reported once the flush has written it."""
+    def done(
+        self,
+        kind: Kind,
+        watch: Watch,
+        pair: Pair,
+        state: State,
+        *,
+        new: bool = False,
+        step: int = 0,
+        condition: Callback | None = None,
+    ) -> None:
+        """Note a row that is to move, or to be created, and will be reported once the flush has written it.
+
+        Args:
+            step: how many moves of the same flush the row has made before.
+            condition: what said no to a move that is observed.
+        """
         if kind != "allowed" or (self.wants_allowed(watch) and not new):
-            self._done.setdefault((kind, watch, pair, new), []).append(state)
+            name = condition.name if condition else None
+            self._done.setdefault(_Done(kind, watch, pair, new, step, name), []).append(state)
 
     def refuse(
         self,
@@ -81,7 +106,7 @@ class Report:
     def withdraw(self, states: set[State], watch: Watch | None) -> None:
         """Forget what was noted of objects, for one guarded attribute or for all."""
         for key, noted in self._done.items():
-            if watch in (None, key[1]):
+            if watch in (None, key.watch):
                 noted[:] = [state for state in noted if state not in states]
         for place, refusals in self._refused.items():
             if watch in (None, place[0]):
@@ -142,17 +167,15 @@ class Report:
         Args:
             connections: returns the connections that objects were written on.
         """
-        publish(
-            [
-                self._move(kind, watch, pair, states, new=new)
-                for (kind, watch, pair, new), states in self._done.items()
-                if states
-            ]
-        )
-        for (kind, watch, pair, new), states in self._done.items():
-            if states and commits.are_wanted(watch.guard.subject):
-                for connection, some in connections(watch, states):
-                    commits.note(connection, [self._move(kind, watch, pair, some, new=new)])
+        publish([self._done_move(done, states) for done, states in self._done.items() if states])
+        # A row's own steps are told in their order.
+        for done, states in sorted(self._done.items(), key=lambda item: item[0].step):
+            if states and commits.are_wanted(done.watch.guard.subject):
+                for connection, some in connections(done.watch, states):
+                    commits.note(connection, [self._done_move(done, some)])
+
+    def _done_move(self, done: _Done, states: list[State]) -> Move:
+        return self._move(done.kind, done.watch, done.pair, states, new=done.new, condition=done.condition)
 
     def _move(
         self, kind: Kind, watch: Watch, pair: Pair, states: list[State], *, new: bool, condition: str | None = None

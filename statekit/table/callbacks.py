@@ -117,8 +117,8 @@ def _static(class_: type, name: str) -> Any:
 def _takes(function: Any, skip: int) -> _Takes:
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a builtin does not tell
-        return "optional"
+    except (TypeError, ValueError):  # operator.attrgetter() and other builtins do not tell
+        return "nothing"
     if parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
         parameters = parameters[skip:]
     if not parameters:

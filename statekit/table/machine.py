@@ -55,7 +55,11 @@ class WithoutObject:
     def __signature__(self) -> inspect.Signature:
         # So that what needs arguments is known to need them, with the object before them.
         obj = inspect.Parameter("_object_", inspect.Parameter.POSITIONAL_ONLY)
-        signature = inspect.signature(self.function)
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):  # a builtin does not tell; pytransitions gives it everything
+            rest = (("args", inspect.Parameter.VAR_POSITIONAL), ("kwargs", inspect.Parameter.VAR_KEYWORD))
+            signature = inspect.Signature([inspect.Parameter(name, kind) for name, kind in rest])
         return signature.replace(parameters=[obj, *signature.parameters.values()])
 
 

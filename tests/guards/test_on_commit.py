@@ -232,6 +232,31 @@ class TestACallback:
         with Session(filled) as session:
             assert session.get(message, 1).status == "PROMOTED"
 
+    def test_that_wants_to_stop_hides_the_others_neither(
+        self, filled: sa.Engine, message: Any, told: list[Any]
+    ) -> None:
+        @on_commit(message.status)
+        def stop(move: CommittedMove) -> None:
+            raise KeyboardInterrupt
+
+        on_commit(message.status)(told.append)
+        with Session(filled) as session:
+            session.get(message, 1).status = "PROMOTED"
+            with pytest.raises(KeyboardInterrupt):
+                session.commit()
+        assert len(told) == 2
+
+    def test_that_returns_a_coroutine_is_logged(
+        self, filled: sa.Engine, message: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def send(move: CommittedMove) -> None: ...
+
+        on_commit(message.status)(lambda move: send(move))
+        with Session(filled) as session:
+            session.get(message, 1).status = "PROMOTED"
+            session.commit()
+        assert "it has returned a coroutine" in caplog.text
+
     def test_may_be_about_one_source_or_target_or_several(self, filled: sa.Engine, message: Any) -> None:
         calls: list[Any] = []
         on_commit(message.status, target="PROMOTED")(lambda move: calls.append(("to PROMOTED", move.source)))
@@ -310,6 +335,138 @@ class TestAStatement:
         assert len(told) == 1
 
 
+@all_sync_backends
+class TestAutocommit:
+    """Every statement is committed at once; a session's are told at its end, when it is not at work."""
+
+    @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+    def test_a_flush_is_told_at_the_end_of_the_session(
+        self, filled: sa.Engine, message: Any, told: list[Any], end: str
+    ) -> None:
+        session = Session(filled.execution_options(isolation_level="AUTOCOMMIT"))
+        session.get(message, 1).status = "PROMOTED"
+        session.flush()
+        assert not told
+        getattr(session, end)()
+        session.close()
+        assert moves(told) == [(1, "READY", "PROMOTED")]
+
+    def test_a_callback_may_use_the_session(self, filled: sa.Engine, message: Any) -> None:
+        session = Session(filled.execution_options(isolation_level="AUTOCOMMIT"))
+
+        @on_commit(message.status)
+        def note(move: CommittedMove) -> None:
+            session.get(message, move.identity).subject = "told"
+            session.flush()
+
+        session.get(message, 1).status = "PROMOTED"
+        session.commit()
+        session.close()
+        with Session(filled) as other:
+            assert other.get(message, 1).subject == "told"
+
+
+@on_sqlite
+def test_a_savepoint_of_sqlite_in_autocommit_that_is_rolled_back_tells_nothing(
+    filled: sa.Engine, message: Any, told: list[Any]
+) -> None:
+    with filled.execution_options(isolation_level="AUTOCOMMIT").begin() as connection:
+        nested = connection.begin_nested()
+        connection.execute(message.__table__.update().values(status="PROMOTED"))
+        nested.rollback()
+    assert not told
+
+
+@pytest.mark.parametrize("engine", ["psycopg", "psycopg2"], indirect=True)
+class TestACommitOfAFailedTransaction:
+    """PostgreSQL answers it with a rollback, and no error."""
+
+    def test_of_a_session_tells_nothing(self, filled: sa.Engine, message: Any, told: list[Any]) -> None:
+        with Session(filled) as session:
+            session.get(message, 1).status = "PROMOTED"
+            session.flush()
+            with pytest.raises(sa.exc.DBAPIError):
+                session.execute(sa.text("SELECT 1 / 0"))
+            session.commit()
+            assert (session.get(message, 1).status, told) == ("READY", [])
+
+    def test_of_a_connection_tells_nothing(self, filled: sa.Engine, message: Any, told: list[Any]) -> None:
+        with filled.connect() as connection:
+            connection.execute(message.__table__.update().values(status="PROMOTED"))
+            with pytest.raises(sa.exc.DBAPIError):
+                connection.execute(sa.text("SELECT 1 / 0"))
+            connection.commit()
+        assert not told
+
+    def test_of_a_connection_that_was_lost_is_sqlalchemys_error(
+        self, filled: sa.Engine, message: Any, told: list[Any]
+    ) -> None:
+        with filled.connect() as connection:
+            connection.execute(message.__table__.update().values(status="PROMOTED"))
+            connection.invalidate()
+            with pytest.raises(sa.exc.PendingRollbackError):
+                connection.commit()
+        assert not told
+
+    def test_that_went_back_to_a_savepoint_tells_the_rest(
+        self, filled: sa.Engine, message: Any, told: list[Any]
+    ) -> None:
+        with Session(filled) as session:
+            session.get(message, 1).status = "PROMOTED"
+            with pytest.raises(sa.exc.DBAPIError), session.begin_nested():
+                session.get(message, 2).status = "PROMOTED"
+                session.flush()
+                session.execute(sa.text("SELECT 1 / 0"))
+            session.commit()
+        assert moves(told) == [(1, "READY", "PROMOTED")]
+
+
+@pytest.mark.parametrize("async_engine", ["asyncpg", "psycopg_async"], indirect=True)
+def test_a_commit_of_a_failed_async_transaction_tells_nothing(async_engine: AsyncEngine, message: Any) -> None:
+    told: list[Any] = []
+    on_commit(message.status)(told.append)
+
+    async def body() -> None:
+        async with async_engine.begin() as connection:
+            await connection.run_sync(message.metadata.create_all)
+        async with AsyncSession(async_engine) as session:
+            session.add_all([message(id=1), message(id=2)])
+            await session.commit()
+            (await session.get(message, 1)).status = "PROMOTED"
+            await session.flush()
+            with pytest.raises(sa.exc.DBAPIError):
+                await session.execute(sa.text("SELECT 1 / 0"))
+            await session.commit()
+            (await session.get(message, 2)).status = "PROMOTED"
+            await session.commit()
+
+    run(body())
+    assert moves(told) == [(2, "READY", "PROMOTED")]
+
+
+@on_sqlite
+def test_steps_of_a_row_are_told_in_their_order(engine: sa.Engine, base: Any) -> None:
+    class Message(base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+
+    guard(Message.status, TABLE, steps=True)
+    told: list[CommittedMove] = []
+    on_commit(Message.status)(told.append)
+    base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(Message.__table__), [{"id": number} for number in range(1, 30)])
+        connection.execute(sa.text("UPDATE message SET status = 'PROMOTED' WHERE id != 9"))
+    with Session(engine) as session:
+        for one in session.scalars(sa.select(Message).order_by(Message.id)):
+            one.status = "PROMOTED"
+            one.status = "COMPLETED"
+        session.commit()
+    of_each = {number: [m.target for m in told if m.identity == (number,)] for number in range(1, 30)}
+    assert of_each == {number: ["PROMOTED", "COMPLETED"] if number == 9 else ["COMPLETED"] for number in range(1, 30)}
+
+
 @all_async_backends
 def test_an_async_session_tells_after_its_commit(async_engine: AsyncEngine, message: Any) -> None:
     done: list[Any] = []
@@ -368,6 +525,16 @@ class TestADeclaration:
         with pytest.raises(TableError, match="cannot be called"):
             on_commit(message.status)("later")  # type: ignore[type-var]
 
+    def test_takes_no_function_that_cannot_take_the_move(self, message: Any) -> None:
+        def nothing() -> None: ...
+
+        with pytest.raises(TableError, match="nothing.* cannot be called with the move alone"):
+            on_commit(message.status)(nothing)  # type: ignore[arg-type]
+
+    def test_needs_at_least_one_state_where_some_are_named(self, message: Any) -> None:
+        with pytest.raises(TableError, match="target=: no state is named"):
+            on_commit(message.status, target=())
+
     def test_gives_the_function_back(self, message: Any) -> None:
         def note(move: CommittedMove) -> None: ...
 
@@ -384,6 +551,24 @@ def test_nothing_keeps_a_connection_alive(filled: sa.Engine, message: Any, told:
     del session
     gc.collect()
     assert known() is None
+
+
+@on_sqlite
+def test_a_session_and_its_connection_need_no_garbage_collection(
+    filled: sa.Engine, message: Any, told: list[Any]
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        session = Session(filled)
+        session.get(message, 1).status = "PROMOTED"
+        known = weakref.ref(session.connection())
+        session.commit()
+        session.close()
+        del session
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
