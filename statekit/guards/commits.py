@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, RootTransaction
+from sqlalchemy.engine import Connection, RootTransaction, TwoPhaseTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
 from statekit.observe.move import Move
@@ -121,16 +121,28 @@ def _wrap_commit() -> None:
 
     def do_commit(transaction: RootTransaction) -> None:
         connection = transaction.connection
-        noted: _Noted | None = connection.__dict__.pop(_NOTED, None)
-        if noted is None or noted.transaction is not transaction or not noted.calls:
-            inner(transaction)
-            return
-        is_aborted = _is_aborted(connection, transaction)
         inner(transaction)
-        if not is_aborted:
+        noted: _Noted | None = connection.__dict__.pop(_NOTED, None)
+        if noted is not None and noted.transaction is transaction:
             _tell_after_session(connection, noted.calls)
 
     RootTransaction._do_commit = do_commit  # type: ignore[method-assign, assignment]
+    for class_ in (RootTransaction, TwoPhaseTransaction):
+        _wrap_what_commits(class_)
+
+
+def _wrap_what_commits(class_: type[RootTransaction]) -> None:
+    inner = class_._connection_commit_impl
+
+    def commit(transaction: RootTransaction) -> None:
+        noted = _noted_on(transaction.connection)
+        is_about_this = noted is not None and noted.transaction is transaction and noted.calls
+        # Here, where SQLAlchemy ends the transaction whatever is raised: this may be cancelled while it asks.
+        if is_about_this and _is_aborted(transaction.connection, transaction):
+            del transaction.connection.__dict__[_NOTED]
+        inner(transaction)
+
+    class_._connection_commit_impl = commit  # type: ignore[method-assign, assignment]
 
 
 def _is_aborted(connection: Connection, transaction: RootTransaction) -> bool:

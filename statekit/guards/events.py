@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
+from sqlalchemy import event as event_of_mappers
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import instance_state
 
@@ -23,9 +23,6 @@ from statekit.table.names import as_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_bodies: ContextVar[frozenset[tuple[int, str]]] = ContextVar("statekit_bodies", default=frozenset())
-"""The objects and events of which a subclass's own body is being called."""
 
 _MARK = "__statekit_event__"
 """On an event's method: the attribute that it is for, and what was decorated, if anything was."""
@@ -58,8 +55,10 @@ class Event:
     def __get__(self, obj: object, owner: type | None = None) -> Any:
         return self if obj is None else functools.partial(self, obj)
 
-    def __call__(self, obj: object, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, obj: object, /, *args: Any, **kwargs: Any) -> Any:
         name = self.body.__name__
+        if next(_methods(type(obj), name), None) is not None:  # a mixin's, called by super()
+            return self.body(obj, *args, **kwargs)
         raise StatekitError(
             f"{type(obj).__name__}.{name} is an event of no table: give a transition of a guarded column "
             f"event={name!r}, or take @statekit.event off the method."
@@ -67,11 +66,11 @@ class Event:
 
 
 @overload
+def event(body: Callable[Concatenate[T, P], None]) -> Callable[Concatenate[T, P], bool]: ...
+@overload
 def event(
     body: Callable[Concatenate[T, P], Coroutine[Any, Any, None]],
 ) -> Callable[Concatenate[T, P], Coroutine[Any, Any, bool]]: ...
-@overload
-def event(body: Callable[Concatenate[T, P], None]) -> Callable[Concatenate[T, P], bool]: ...
 def event(body: Callable[..., Any]) -> Callable[..., Any]:
     """Give an event of a transition table a signature, and something to do: decorate the method of its name.
 
@@ -157,48 +156,38 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
                 "of that name. If it is the event's own, decorate it with @statekit.event; else rename one of the two."
             )
 
+    def of_subclass(mapper: Mapper[Any], class_: type) -> None:
+        if mapper.inherits is not None:
+            install_own(guard, key, mapper)
+
     def take_away() -> None:
+        if event_of_mappers.contains(class_, "before_mapper_configured", of_subclass):
+            event_of_mappers.remove(class_, "before_mapper_configured", of_subclass)
         for name, value in before.items():
             delattr(class_, name) if value is None else setattr(class_, name, value)
 
     try:
         _put(class_, guard, key, names, bodies, before)
+        for each in mapper.self_and_descendants:
+            if each is not mapper:
+                install_own(guard, key, each)
+        event_of_mappers.listen(class_, "before_mapper_configured", of_subclass, propagate=True)
     except BaseException:
         take_away()
         raise
     return take_away
 
 
-def install_own(guard: Guard, key: str, class_: type) -> None:
+def install_own(guard: Guard, key: str, mapper: Mapper[Any]) -> None:
     """Let a subclass that inherits a guarded attribute do something of its own in its events."""
-    own = [name for name, value in vars(class_).items() if isinstance(value, Event)]
-    names = [name for name in own if any(each.event == name for each in guard.table.transitions)]
-    if names:
-        bodies = {name: Callback(_body_under_way(vars(class_)[name].body)) for name in names}
-        _put(class_, guard, key, names, bodies, {})
-
-
-def _body_under_way(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a subclass's body of an event, in which ``super().promote()`` is the body of the base alone."""
-    name = body.__name__
-
-    @functools.wraps(body)
-    def called(obj: object, *args: Any, **kwargs: Any) -> Any:
-        before = _bodies.set(_bodies.get() | {(id(obj), name)})
-        try:
-            return body(obj, *args, **kwargs)
-        finally:
-            _bodies.reset(before)
-
-    @functools.wraps(body)
-    async def awaited(obj: object, *args: Any, **kwargs: Any) -> Any:
-        before = _bodies.set(_bodies.get() | {(id(obj), name)})
-        try:
-            return await body(obj, *args, **kwargs)
-        finally:
-            _bodies.reset(before)
-
-    return awaited if inspect.iscoroutinefunction(body) else called
+    class_ = mapper.class_
+    bodies = {}
+    for name in dict.fromkeys(each.event for each in guard.table.transitions if each.event):
+        existing = inspect.getattr_static(class_, name, None)
+        if isinstance(existing, Event):
+            bodies[name] = Callback(existing.body)
+    if bodies and mapper.columns.contains_column(guard.column):  # a concrete subclass has a column of its own
+        _put(class_, guard, key, list(bodies), bodies, {})
 
 
 def unused(class_: type) -> list[str]:
@@ -218,7 +207,7 @@ def _put(
             machines[awaited] = machine.make(guard, key, bodies, is_async=awaited)
         existing = inspect.getattr_static(class_, name, None)
         _, marked = getattr(existing, _MARK, (key, existing))
-        made = _method(machines[awaited], machine.Elsewhere, guard, key, name, marked, awaited)
+        made = _method(class_, machines[awaited], guard, key, name, marked, awaited)
         before[name] = vars(class_).get(name)
         setattr(class_, name, made)
 
@@ -249,43 +238,58 @@ def _check(transition: Transition, class_: type, where: str) -> None:
             Callback(hook).check(class_, f"{where}, a callback of {transition!r}")
 
 
-def _method(
-    machine: Any, elsewhere: type[Exception], guard: Guard, key: str, name: str, marked: Event | None, awaited: bool
-) -> Any:
+def _methods(class_: type, name: str) -> Iterator[Any]:
+    """Return the methods of an event that a class has and inherits, its own first."""
+    for each in class_.__mro__:
+        found = vars(each).get(name)
+        if hasattr(found, _MARK):
+            yield found
+
+
+def _method(class_: type, machine: Any, guard: Guard, key: str, name: str, marked: Event | None, awaited: bool) -> Any:
     """Return the method for an event of a class."""
+    from statekit.guards.machine import Elsewhere
+
     trigger = machine.events[name].trigger
     refusals = _Refusals(guard, key, name)
+    overridden: dict[type, bool] = {}
 
-    def method(self: Any, *args: Any, **kwargs: Any) -> bool:
-        if (bodies := _bodies.get()) and (id(self), name) in bodies:
+    def is_overridden(of_object: type) -> bool:
+        """Return whether a subclass does something of its own, so that ``super()`` has called, for the body alone."""
+        known = overridden.get(of_object)
+        if known is None:
+            known = overridden[of_object] = next(_methods(of_object, name)) is not made
+        return known
+
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> bool:
+        if type(self) is not class_ and is_overridden(type(self)):
             if marked is not None:
                 marked.body(self, *args, **kwargs)
             return True
         call = Call(self)
         try:
-            done = trigger(self, call, *args, **kwargs)
+            done = trigger(self, call, args, kwargs)
             if not done and refusals.let_through(call):
-                done = trigger(self, call, *args, **kwargs)
+                done = trigger(self, call, args, kwargs)
             return done if done and not call.let_through else refusals.by_condition(self, call)
-        except elsewhere:
+        except Elsewhere:
             if not refusals.has_started(self):
                 return refusals.elsewhere(self)
         return method(self, *args, **kwargs)
 
-    async def async_method(self: Any, *args: Any, **kwargs: Any) -> bool:
-        if (bodies := _bodies.get()) and (id(self), name) in bodies:
-            if marked is not None:
-                done = marked.body(self, *args, **kwargs)
-                if inspect.isawaitable(done):
-                    await done
+    async def async_method(self: Any, /, *args: Any, **kwargs: Any) -> bool:
+        if type(self) is not class_ and is_overridden(type(self)):
+            waiting = marked.body(self, *args, **kwargs) if marked is not None else None
+            if inspect.isawaitable(waiting):
+                await waiting
             return True
         call = Call(self)
         try:
-            done = await trigger(self, call, *args, **kwargs)
+            done = await trigger(self, call, args, kwargs)
             if not done and refusals.let_through(call):
-                done = await trigger(self, call, *args, **kwargs)
+                done = await trigger(self, call, args, kwargs)
             return done if done and not call.let_through else refusals.by_condition(self, call)
-        except elsewhere:
+        except Elsewhere:
             if not refusals.has_started(self):
                 return refusals.elsewhere(self)
         return await async_method(self, *args, **kwargs)

@@ -174,7 +174,7 @@ def make(guard: Guard, key: str, bodies: dict[str, Callback], *, is_async: bool)
 
 
 def _condition(transition: Transition, condition: Callback) -> Callable[..., bool]:
-    def ask(call: Call, *args: Any, **kwargs: Any) -> bool:
+    def ask(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if call.let_through:  # nobody is asked twice
             return call.no is not None and call.no[0] is transition
         if says_yes(condition, call.obj, args, kwargs):
@@ -190,7 +190,7 @@ def _called(hook: Hook | Callback | None, is_async: bool) -> list[Callable[..., 
         return []
     callback = hook if isinstance(hook, Callback) else Callback(hook)
 
-    def called(call: Call, *args: Any, **kwargs: Any) -> Any:
+    def called(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = callback(call.obj, args, kwargs)
         if result is not None and not is_async and inspect.iscoroutine(result):
             result.close()

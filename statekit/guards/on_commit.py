@@ -58,7 +58,7 @@ _F = TypeVar("_F", bound=Callable[[CommittedMove], object])
 
 
 def on_commit(
-    attribute: QueryableAttribute[Any] | sa.Column[Any], *, source: Any = ANY, target: Any = ANY
+    attribute: QueryableAttribute[Any] | sa.ColumnElement[Any], *, source: Any = ANY, target: Any = ANY
 ) -> Callable[[_F], _F]:
     """Call a function for each row that moved, once the transaction has really committed.
 

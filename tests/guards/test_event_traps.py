@@ -16,6 +16,7 @@ import statekit
 from statekit import (
     Guarded,
     StatekitError,
+    TableError,
     Transition,
     TransitionRefused,
     TransitionTable,
@@ -308,6 +309,61 @@ class TestSuper:
         made(status="READY").promote("Ada")
         assert other.status == "PROMOTED"
 
+    def test_in_a_task_that_a_body_began_an_event_is_a_whole_one(self, parent: Any) -> None:
+        tasks: list[Any] = []
+
+        async def again(letter: Any) -> None:
+            await asyncio.sleep(0)
+            letter.status = "READY"
+            letter.promote("Ada")
+
+        def promote(self: Any, reviewer: str) -> None:
+            if not tasks:
+                tasks.append(asyncio.get_running_loop().create_task(again(self)))
+
+        made = type(
+            "Letter", (parent,), {"__mapper_args__": {"polymorphic_identity": "l"}, "promote": statekit.event(promote)}
+        )
+
+        async def body() -> str:
+            letter = made(status="READY")
+            letter.promote("Ada")
+            await asyncio.gather(*tasks)
+            return str(letter.status)
+
+        assert asyncio.run(body()) == "PROMOTED"
+
+    def test_in_a_method_that_is_no_event_calls_a_whole_one(self, parent: Any, log: list[Any]) -> None:
+        letter = type(
+            "Letter",
+            (self.child(parent, log, "Post"),),
+            {
+                "__mapper_args__": {"polymorphic_identity": "l"},
+                "promote": lambda self: super(letter, self).promote("Ada"),
+            },
+        )
+        one = letter(status="READY")
+        assert (one.promote(), one.status, log) == (True, "PROMOTED", ["Post", ("base", "Ada", "READY"), "PROMOTED"])
+
+    def test_calls_the_body_of_a_mixin(self, base: Any, log: list[Any]) -> None:
+        class Promoted:
+            @statekit.event
+            def promote(self) -> None:
+                log.append("mixin")
+
+        class Message(Guarded, Promoted, base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str] = mapped_column(default="READY")
+            __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote"))}
+
+            @statekit.event
+            def promote(self) -> None:
+                super().promote()
+                log.append("own")
+
+        assert (Message(status="READY").promote(), log) == (True, ["mixin", "own"])
+
     def test_works_in_async_events_too(self, base: Any, log: list[Any]) -> None:
         class Message(Guarded, base):
             __tablename__ = "message"
@@ -331,6 +387,85 @@ class TestSuper:
 
         letter = Letter(status="READY")
         assert (asyncio.run(letter.promote()), letter.status, log) == (True, "PROMOTED", ["own", "base"])
+
+
+class TestTheBodyOfASubclass:
+    def model(self, base: Any) -> Any:
+        class Message(base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str]
+            status: Mapped[str] = mapped_column(default="READY")
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+
+        return Message
+
+    TABLE = TransitionTable(Transition("READY", "PROMOTED", "promote"))
+
+    @pytest.mark.parametrize("guarded", ["before", "after"])
+    def test_is_called_whether_the_base_is_guarded_before_or_after_it_is_declared(
+        self, base: Any, guarded: str
+    ) -> None:
+        message, log = self.model(base), []
+        if guarded == "before":
+            guard(message.status, self.TABLE)
+
+        class Letter(message):
+            __mapper_args__ = {"polymorphic_identity": "letter"}
+
+            @statekit.event
+            def promote(self) -> None:
+                log.append("letter")
+
+        if guarded == "after":
+            guard(message.status, self.TABLE)
+        letter = Letter(status="READY")
+        assert (letter.promote(), letter.status, log) == (True, "PROMOTED", ["letter"])
+
+    def test_may_come_from_a_mixin_in_front_of_the_base(self, base: Any) -> None:
+        message, log = self.model(base), []
+        guard(message.status, self.TABLE)
+
+        class Logged:
+            @statekit.event
+            def promote(self) -> None:
+                log.append("mixin")
+
+        class Letter(Logged, message):
+            __mapper_args__ = {"polymorphic_identity": "letter"}
+
+        assert (Letter(status="READY").promote(), log) == (True, ["mixin"])
+
+
+@pytest.mark.parametrize("name", ["model", "call", "self", "obj", "event_data", "args", "kwargs"])
+def test_an_argument_of_an_event_may_have_any_name(base: Any, name: str) -> None:
+    told: list[Any] = []
+    table = TransitionTable(
+        Transition(
+            "READY",
+            "PROMOTED",
+            "promote",
+            conditions=lambda _, **named: True,
+            after=lambda _, **named: told.append(named),
+        )
+    )
+    one = a_model(base, table)(status="READY")
+    assert (one.promote(**{name: 1}), told) == (True, [{name: 1}])
+
+
+def test_a_decorated_name_in_no_table_is_an_error_every_time(base: Any) -> None:
+    class Message(Guarded, base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+        __transitions__ = {"status": TransitionTable("READY → PROMOTED")}
+
+        @statekit.event
+        def promot(self) -> None: ...
+
+    for _ in range(2):
+        with pytest.raises(TableError, match="event='promot'"):
+            Message()
 
 
 def test_a_decorated_async_body_is_an_error_and_not_forgotten(base: Any) -> None:

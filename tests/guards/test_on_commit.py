@@ -444,6 +444,30 @@ def test_a_commit_of_a_failed_async_transaction_tells_nothing(async_engine: Asyn
     assert moves(told) == [(2, "READY", "PROMOTED")]
 
 
+@pytest.mark.parametrize("async_engine", ["asyncpg", "psycopg_async"], indirect=True)
+def test_a_commit_whose_task_is_cancelled_is_cancelled(
+    async_engine: AsyncEngine, message: Any, told: list[Any]
+) -> None:
+    async def move() -> None:
+        async with AsyncSession(async_engine) as session:
+            (await session.get(message, 1)).status = "PROMOTED"
+            await session.flush()
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+            await session.commit()
+
+    async def body() -> None:
+        async with async_engine.begin() as connection:
+            await connection.run_sync(message.metadata.create_all)
+            await connection.execute(message.__table__.insert(), {"id": 1})
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(move())
+
+    run(body())
+    assert not told
+
+
 @on_sqlite
 def test_steps_of_a_row_are_told_in_their_order(engine: sa.Engine, base: Any) -> None:
     class Message(base):
