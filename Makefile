@@ -38,13 +38,15 @@ test-matrix: ## the tests on every Python that is installed, both SQLAlchemy lin
 	@echo "==> test-matrix: in .venv-matrix"
 	@$(PYTHON) tests/support/matrix.py $(JOBS) $(PYTEST_ARGS)
 
-lint: $(VENV)/.lint ## ruff, mypy and the layers of the library
+lint: $(VENV)/.lint ## ruff, mypy, pyright and the layers of the library
 	@echo "==> lint: ruff check"
 	@$(BIN)/ruff check .
 	@echo "==> lint: ruff format --check"
 	@$(BIN)/ruff format --check .
 	@echo "==> lint: mypy"
 	@$(BIN)/mypy statekit $(wildcard tests/typing)
+	@echo "==> lint: pyright, on what users write"
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@echo "==> lint: import-linter"
 	@$(BIN)/lint-imports --no-logo
 

@@ -146,5 +146,8 @@ announce(CommittedMove("Message", "status", (1,), "READY", "PROMOTED", None, "al
 announce("PROMOTED")  # type: ignore[arg-type]
 
 
+on_commit(plain.c.state)
+
+
 @on_commit(Message.status)  # type: ignore[type-var]
 def takes_two(one: CommittedMove, two: CommittedMove) -> None: ...
