@@ -68,6 +68,8 @@ class TableError(StatekitError, ValueError):
 class _RefusedRows(StatekitError):
     """What the errors for refused rows have in common; see the two below."""
 
+    counted_in_database = False
+
     def __init__(
         self,
         *,
@@ -139,6 +141,8 @@ class IllegalTransition(_RefusedRows):
         new (bool): whether the refused rows are new ones, refused by the initial states.
         also (tuple): errors for what was refused in the same flush on other models, on other
             attributes, or as a new row.
+        counted_in_database (bool): whether a trigger in the database refused it and counted it there, so that
+            statekit has not.
     """
 
     def _reason(self) -> str:

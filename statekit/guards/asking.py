@@ -14,7 +14,6 @@ from statekit.guards.conditions import may_say_yes
 from statekit.guards.guard import NOT_KNOWN
 from statekit.guards.watch import Watch, watches
 from statekit.table import Transition
-from statekit.table.messages import listing, suggestion
 
 
 def available(obj: object, attribute: QueryableAttribute[Any] | str | None = None) -> tuple[Transition, ...]:
@@ -37,7 +36,7 @@ def available(obj: object, attribute: QueryableAttribute[Any] | str | None = Non
     Raises:
         StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
     """
-    watch, state = _watch(obj, attribute)
+    watch, state = watch_of(obj, attribute)
     source = _state_of_row(watch, state)
     guard = watch.guard
     return tuple(
@@ -62,21 +61,22 @@ def can(obj: object, target: Any, attribute: QueryableAttribute[Any] | str | Non
         StatekitError: the table has no such state; the object's class has no guard, or several and ``attribute`` does
             not say which.
     """
-    watch, state = _watch(obj, attribute)
-    states = watch.guard.states
-    text = states.text(target)
-    if text not in states.values:
-        text = states.text(states.member_by_value(target))
-    if text not in states.values:
-        raise StatekitError(
-            f"{watch.model}.{watch.key}: {target!r} is no state of the table, which has {listing(states.values)}."
-            f"{suggestion(str(target), states.values)}"
-        )
+    watch, state = watch_of(obj, attribute)
+    text = watch.guard.states.find(target, f"{watch.model}.{watch.key}")
     pair = _state_of_row(watch, state), text
     return pair in watch.guard.legal and may_say_yes(watch.guard, watch.key, state, pair)
 
 
-def _watch(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tuple[Watch, InstanceState[Any]]:
+def watch_of(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tuple[Watch, InstanceState[Any]]:
+    """Return which guarded attribute of an object is meant, and SQLAlchemy's state of the object.
+
+    Args:
+        obj: the object.
+        attribute: the attribute or its name; None where there is one.
+
+    Raises:
+        StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
+    """
     if isinstance(obj, type):
         raise StatekitError(f"An object is asked for, and {obj.__name__} is a class.")
     state: Any = sa.inspect(obj, raiseerr=False)

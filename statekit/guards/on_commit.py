@@ -12,13 +12,12 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import QueryableAttribute
 
-from statekit.errors import TableError
+from statekit.errors import StatekitError, TableError
 from statekit.guards import commits
 from statekit.guards.attach import guard_on
 from statekit.guards.guard import Guard
 from statekit.observe.move import Move
 from statekit.table.callbacks import is_async
-from statekit.table.messages import listing, suggestion
 
 
 class _Any(Enum):
@@ -98,7 +97,11 @@ def on_commit(
             "as Message.status."
         )
     where = f"on_commit({guard.model}.{guard.attribute})"
-    sources, targets = _states(guard, source, f"{where}, source="), _states(guard, target, f"{where}, target=")
+    try:
+        sources = states_named(guard, source, f"{where}, source=")
+        targets = states_named(guard, target, f"{where}, target=")
+    except StatekitError as error:
+        raise TableError(str(error)) from None
 
     def register(function: _F) -> _F:
         if not callable(function):
@@ -123,29 +126,19 @@ def on_commit(
     return register
 
 
-def _states(guard: Guard, wanted: Any, where: str) -> frozenset[str | None] | None:
+def states_named(guard: Guard, wanted: Any, where: str) -> frozenset[str | None] | None:
+    """Return the text of one state or of several that a user named; None for :data:`ANY`.
+
+    Raises:
+        StatekitError: the table has no such state, or none is named.
+    """
     if wanted is ANY:
         return None
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str | Enum)
-    states = frozenset(_state(guard, each, where) for each in (wanted if several else [wanted]))
+    states = frozenset(guard.states.find(each, where) for each in (wanted if several else [wanted]))
     if not states:
-        raise TableError(f"{where}: no state is named. Name one, or leave the argument out for any of them.")
+        raise StatekitError(f"{where}: no state is named. Name one, or leave the argument out for any of them.")
     return states
-
-
-def _state(guard: Guard, state: Any, where: str) -> str | None:
-    states = guard.states
-    text = states.text(state)
-    if text not in states.values:
-        text = states.texts.get(
-            state.name if isinstance(state, Enum) else state, states.text(states.member_by_value(state))
-        )
-    if text not in states.values:
-        raise TableError(
-            f"{where}: {state!r} is no state of the table, which has {listing(states.values)}."
-            f"{suggestion(str(state), states.values)}"
-        )
-    return text
 
 
 def _calls(

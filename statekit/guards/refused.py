@@ -43,6 +43,7 @@ def _translate(context: ExceptionContext) -> StatekitError | None:
         return _in_the_way(context.original_exception)
     guard = _guard_behind(refusal)
     error = _error(refusal, guard)
+    error.counted_in_database = refusal.counted
     if guard is not None:
         move = guard.move(
             "blocked", (refusal.source, refusal.target), [error.identity], new=refusal.new, mode="raise"

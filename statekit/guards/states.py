@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
-from statekit.errors import TableError
+from statekit.errors import StatekitError, TableError
 from statekit.guards.stored import undecorated
 from statekit.table import TransitionTable
+from statekit.table.messages import listing, suggestion
 
 _plain_dialect = DefaultDialect()
 
@@ -83,6 +84,30 @@ class ColumnStates:
             return stored_text(self._bind(value))
         except Exception:
             return repr(value)
+
+    def find(self, state: Any, where: str) -> str | None:
+        """Return the text of a state of the table, however it is written: as the attribute's value, or as text.
+
+        Args:
+            state: the state.
+            where: what messages call the place where it was written.
+
+        Raises:
+            StatekitError: the table has no such state.
+        """
+        text = self.text(state)
+        if text in self.values:
+            return text
+        name = state.name if isinstance(state, enum.Enum) else state
+        if isinstance(name, str) and name in self.texts:
+            return self.texts[name]
+        member = self.member_by_value(state)
+        if member is not None and self.text(member) in self.values:
+            return self.text(member)
+        raise StatekitError(
+            f"{where}: {state!r} is no state of the table, which has {listing(self.values)}."
+            f"{suggestion(str(state), self.values)}"
+        )
 
     def member_by_value(self, value: object) -> Any:
         """Return the member of the column's Enum that has a value, or None."""

@@ -26,6 +26,7 @@ from statekit import (
     on_commit,
     operation,
 )
+from statekit.testing import EdgeTests, assert_blocked, in_state
 from statekit.trigger import StateTrigger
 
 
@@ -129,6 +130,20 @@ async def events(message: Message) -> None:
     except TransitionRefused as error:
         assert_type(error.condition, str)
         assert_type(error.source, str | None)
+
+
+def tests(session: Session) -> None:
+    assert_type(in_state(session, Message(), "PROMOTED"), Message)
+    with assert_blocked(Message.status, source=Status.READY, times=1) as blocked:
+        session.flush()
+    assert_type(blocked.pairs, Counter[tuple[str | None, str | None]])
+
+
+class TestMessageStatus(EdgeTests):
+    attribute = Message.status
+
+    def make(self) -> Message:
+        return Message()
 
 
 @statekit.event  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""``assert_blocked``: something inside of the block must be refused, whoever refuses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session, mapped_column
+
+from statekit import StatekitError, Transition, TransitionTable, guard, operation
+from statekit.testing import assert_blocked
+from tests.guards.inbox import TABLE, fill, message_class, new_base
+from tests.support.databases import all_async_backends, all_sync_backends, on_sqlite, run
+
+EVENTS = TransitionTable(
+    Transition("READY", "PROMOTED", "promote", conditions=lambda obj: bool(obj.subject)), initial="READY"
+)
+
+
+@all_sync_backends
+class TestWhatIsBlocked:
+    def test_by_a_flush(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "PROMOTED")
+        with Session(engine) as session:
+            session.get(message, 1).status = "SPAM_REVIEW"
+            with assert_blocked(message.status, "PROMOTED", "SPAM_REVIEW", times=1) as blocked:
+                session.flush()
+        assert (blocked.pairs, type(blocked.error).__name__) == ({("PROMOTED", "SPAM_REVIEW"): 1}, "IllegalTransition")
+
+    def test_by_a_statement(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "PROMOTED", "COMPLETED", "READY")
+        with Session(engine) as session, assert_blocked(message.status, target="SPAM_REVIEW", times=2):
+            session.execute(sa.update(message).values(status="SPAM_REVIEW"))
+
+    def test_by_the_initial_states(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message)
+        with Session(engine) as session, assert_blocked(message.status, None, "COMPLETED"):
+            session.add(message(status="COMPLETED"))
+            session.flush()
+
+    def test_by_skip_which_raises_nothing(self, engine: sa.Engine) -> None:
+        message = message_class(on_illegal="skip")
+        fill(engine, message, "PROMOTED")
+        with Session(engine) as session, assert_blocked(message.status, times=1) as blocked:
+            session.get(message, 1).status = "SPAM_REVIEW"
+            session.commit()
+        assert blocked.error is None
+
+    def test_by_a_condition(self, engine: sa.Engine) -> None:
+        message = message_class(table=EVENTS)
+        fill(engine, message, "READY")
+        with Session(engine) as session, assert_blocked(message.status, "READY", "PROMOTED") as blocked:
+            session.get(message, 1).promote()
+        assert type(blocked.error).__name__ == "TransitionRefused"
+
+    def test_by_a_trigger(self, engine: sa.Engine) -> None:
+        message = message_class(trigger=True)
+        fill(engine, message, "READY")
+        with engine.connect() as connection, assert_blocked(message.status, "READY", "COMPLETED", times=1):
+            connection.execute(sa.text("UPDATE message SET status = 'COMPLETED'"))
+
+    def test_by_the_guard_first_and_then_by_the_trigger(self, engine: sa.Engine) -> None:
+        message = message_class(trigger=True)
+        fill(engine, message, "READY")
+        with engine.connect() as connection, assert_blocked(message.status, "READY", "COMPLETED", times=2):
+            with operation("Spam", on_illegal="skip"):
+                connection.execute(sa.update(message).values(status="COMPLETED"))
+            connection.execute(sa.text("UPDATE message SET status = 'COMPLETED'"))
+
+    def test_on_a_column_of_a_table_that_a_class_is_mapped_to(self, engine: sa.Engine) -> None:
+        message = message_class(table=None)
+        column = message.__table__.c.status
+        guard(column, TABLE)
+        fill(engine, message, "READY")
+        with Session(engine) as session, assert_blocked(column, target="COMPLETED"):
+            session.get(message, 1).status = "COMPLETED"
+            session.flush()
+
+
+@on_sqlite
+class TestAFailure:
+    @pytest.fixture
+    def message(self, engine: sa.Engine) -> Any:
+        message = message_class()
+        fill(engine, message, "READY", "PROMOTED")
+        return message
+
+    def fails(self, attribute: Any, act: Any, **wanted: Any) -> str:
+        with pytest.raises(AssertionError) as caught, assert_blocked(attribute, **wanted):
+            act()
+        return str(caught.value)
+
+    def test_says_what_moved_instead(self, engine: sa.Engine, message: Any) -> None:
+        with Session(engine) as session:
+            session.get(message, 1).status = "PROMOTED"
+            text = self.fails(message.status, session.flush, target="PROMOTED")
+        assert text == (
+            "Message.status: expected any state → PROMOTED to be blocked. Blocked: nothing; moved: READY → PROMOTED: 1."
+        )
+
+    def test_says_what_else_was_blocked(self, engine: sa.Engine, message: Any) -> None:
+        with Session(engine) as session:
+            session.get(message, 1).status = "COMPLETED"
+            text = self.fails(message.status, session.flush, source="PROMOTED")
+        assert "expected PROMOTED → any state to be blocked. Blocked: READY → COMPLETED: 1." in text
+
+    def test_of_another_number_says_how_often(self, engine: sa.Engine, message: Any) -> None:
+        with Session(engine) as session:
+            session.get(message, 1).status = "COMPLETED"
+            text = self.fails(message.status, session.flush, times=2)
+        assert "to be blocked 2 times, and 1 were" in text
+
+    def test_of_nothing_where_nothing_is_wanted_is_none(self, message: Any) -> None:
+        with assert_blocked(message.status, times=0):
+            pass
+
+    def test_keeps_the_error_that_did_not_match(self, engine: sa.Engine, message: Any) -> None:
+        with Session(engine) as session, pytest.raises(AssertionError) as caught:
+            session.get(message, 1).status = "COMPLETED"
+            with assert_blocked(message.status, source="PROMOTED"):
+                session.flush()
+        assert "cannot move from READY to COMPLETED" in str(caught.value.__cause__)
+
+
+@on_sqlite
+class TestAnotherError:
+    def test_goes_through(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message)
+        with pytest.raises(ZeroDivisionError), assert_blocked(message.status):
+            _ = 1 / 0
+
+    def test_for_another_attribute_goes_through(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "READY")
+
+        class Ticket(new_base()):  # type: ignore[misc]
+            __tablename__ = "ticket"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+
+        guard(Ticket.status, TransitionTable("OPEN → DONE"))
+        with Session(engine) as session, pytest.raises(StatekitError, match="from READY to COMPLETED"):
+            session.get(message, 1).status = "COMPLETED"
+            with assert_blocked(Ticket.status):
+                session.flush()
+
+
+class TestBadInput:
+    def test_an_attribute_without_a_guard(self) -> None:
+        with pytest.raises(StatekitError, match="has no guard"):
+            assert_blocked(message_class().subject)
+
+
+def test_the_target_may_be_no_state_of_the_table() -> None:
+    message = message_class()
+    engine = sa.create_engine("sqlite://")
+    fill(engine, message, "READY")
+    with Session(engine) as session, assert_blocked(message.status, target="RAEDY", times=1):
+        session.get(message, 1).status = "RAEDY"
+        session.flush()
+
+
+def test_states_may_be_several() -> None:
+    message = message_class(table=EVENTS)
+    with assert_blocked(message.status, source=("READY", "PROMOTED"), target=("PROMOTED",)):
+        message(status="READY").promote()
+
+
+@all_async_backends
+def test_it_serves_async_code(async_engine: AsyncEngine) -> None:
+    message = message_class()
+
+    async def body() -> None:
+        async with async_engine.begin() as connection:
+            await connection.run_sync(message.metadata.create_all)
+        async with AsyncSession(async_engine) as session:
+            one = message()
+            session.add(one)
+            await session.flush()
+            one.status = "COMPLETED"
+            with assert_blocked(message.status, "READY", "COMPLETED", times=1):
+                await session.commit()
+
+    run(body())

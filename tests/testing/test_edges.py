@@ -1,0 +1,264 @@
+"""``EdgeTests``: run here as users run them, on models that are right, and in a process of their own on wrong ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from statekit import Guarded, Transition, TransitionTable, guard
+from statekit.testing import EdgeTests
+from tests.guards.inbox import Status
+from tests.support.databases import all_sync_backends
+
+ROOT = Path(__file__).parents[2]
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Letter(Guarded, Base):
+    """With everything at once: an Enum, conditions, an event with arguments, a trigger, a composite key."""
+
+    __tablename__ = "edge_letter"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    part: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    status: Mapped[Status] = mapped_column(default=Status.READY)
+    author: Mapped[str | None]
+    phase: Mapped[str | None]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "letter"}
+    __transitions__ = {
+        "status": TransitionTable(
+            Transition(Status.READY, Status.PROMOTED, "promote", conditions=lambda letter: letter.author is not None),
+            Transition(
+                Status.PROMOTED, Status.COMPLETED, "complete", conditions=lambda letter, reviewer: reviewer == "Ada"
+            ),
+            {Status.READY: Status.SPAM_REVIEW},
+            initial=Status.READY,
+        )
+    }
+
+
+class Express(Letter):
+    __tablename__ = "edge_express"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    part: Mapped[str] = mapped_column(primary_key=True)
+    __table_args__ = (sa.ForeignKeyConstraint(["number", "part"], ["edge_letter.number", "edge_letter.part"]),)
+    __mapper_args__ = {"polymorphic_identity": "express"}
+
+
+guard(Letter.phase, TransitionTable({None: "A", "A": "B"}, initial=(None, "A")), trigger=True)
+
+
+class WithALetter(EdgeTests):
+    @pytest.fixture
+    def session(self, engine: sa.Engine) -> Any:
+        Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            yield session
+
+    def prepare(self, obj: Any, source: Any, target: Any) -> None:
+        obj.author = "Ada"
+
+    def move(self, obj: Any, source: Any, target: Any) -> None:
+        if target is Status.COMPLETED:
+            obj.complete("Ada")
+        else:
+            super().move(obj, source, target)
+
+
+@all_sync_backends
+class TestLetterStatus(WithALetter):
+    attribute = Letter.status
+
+    def make(self) -> Letter:
+        return Letter(number=1, part="a")
+
+
+@all_sync_backends
+class TestExpressStatus(WithALetter):
+    attribute = Express.status
+
+    def make(self) -> Express:
+        return Express(number=1, part="a")
+
+
+@all_sync_backends
+class TestLetterPhase(WithALetter):
+    attribute = Letter.phase
+
+    def make(self) -> Letter:
+        return Letter(number=1, part="a")
+
+
+def modes(mode: Any) -> Any:
+    class Other(DeclarativeBase):
+        pass
+
+    class Ticket(Other):
+        __tablename__ = "ticket"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="A")
+
+    guard(Ticket.status, TransitionTable("A → B → C", initial="A"), on_illegal=mode)
+    return Ticket
+
+
+class WithATicket(EdgeTests):
+    @pytest.fixture
+    def session(self) -> Any:
+        engine = sa.create_engine("sqlite://")
+        model: Any = type(self).attribute.class_  # type: ignore[attr-defined]
+        model.metadata.create_all(engine)
+        with Session(engine) as session:
+            yield session
+
+    def make(self) -> Any:
+        return type(self).attribute.class_()  # type: ignore[attr-defined]
+
+
+class TestInSkip(WithATicket):
+    attribute = modes("skip").status
+
+
+class TestInObserve(WithATicket):
+    attribute = modes("observe").status
+
+
+# --- what they notice -------------------------------------------------------------------------------------------------
+
+MODEL = """
+    import pytest, sqlalchemy as sa
+    from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+    from statekit import Guarded, Transition, TransitionTable
+    from statekit.testing import EdgeTests
+
+    class Base(DeclarativeBase): ...
+
+    class Message(Guarded, Base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+        {body}
+        __transitions__ = {{"status": TransitionTable({table}, initial="READY")}}
+
+    {after}
+
+    class TestStatus(EdgeTests):
+        attribute = Message.status
+
+        @pytest.fixture
+        def session(self):
+            engine = sa.create_engine("sqlite://")
+            {create}
+            with Session(engine) as session:
+                yield session
+
+        def make(self):
+            return Message()
+"""
+
+
+def outcome(
+    tmp_path: Path,
+    *,
+    table: str = '"READY → PROMOTED"',
+    body: str = "",
+    after: str = "",
+    create: str = "Base.metadata.create_all(engine)",
+) -> str:
+    module = tmp_path / "test_message.py"
+    module.write_text(textwrap.dedent(MODEL).format(table=table, body=body, after=after, create=create))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", "--tb=short", "-p", "no:cacheprovider", str(module)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    return done.stdout + done.stderr
+
+
+def test_ids_are_the_states(tmp_path: Path) -> None:
+    text = outcome(tmp_path)
+    assert "PASSED test_message.py::TestStatus::test_an_assignment[READY-PROMOTED]" in text
+    assert "PASSED test_message.py::TestStatus::test_a_start[PROMOTED]" in text
+    assert "6 passed" in text
+
+
+def test_a_condition_that_says_no_is_a_failure_that_says_what_to_do(tmp_path: Path) -> None:
+    text = outcome(tmp_path, table='Transition("READY", "PROMOTED", conditions=lambda message: False)')
+    assert "1 failed, 5 passed" in text
+    assert "Make the object fit in prepare(), or call the event in move()." in text
+
+
+def test_a_validator_that_changes_the_state_is_noticed(tmp_path: Path) -> None:
+    after = 'sa.event.listen(Message.status, "set", lambda *a: "READY", retval=True)'
+    assert "READY → PROMOTED was not written: the row is in READY" in outcome(tmp_path, after=after)
+
+
+def test_a_trigger_that_disagrees_is_noticed(tmp_path: Path) -> None:
+    create = (
+        "Base.metadata.create_all(engine); "
+        "from statekit.trigger import StateTrigger; "
+        "t = StateTrigger('message', 'status', [('PROMOTED', 'READY')], initial=['READY', 'PROMOTED']); "
+        "c = engine.raw_connection(); [c.execute(s) for s in t.create_sql('sqlite')]; c.commit(); c.close()"
+    )
+    assert "READY → PROMOTED was refused, and the table allows it" in outcome(tmp_path, create=create)
+
+
+@pytest.mark.parametrize("what", ["a listener that forgets the guard", "a statement that goes around the guard"])
+def test_a_hole_is_noticed(tmp_path: Path, what: str) -> None:
+    raw = "sa.text('UPDATE message SET status = :s').bindparams(s='READY')"
+    if what.startswith("a listener"):
+        after = (
+            "sa.event.listen(Message, 'after_update', lambda m, c, o: c.execute("
+            "sa.text('UPDATE message SET status = 1')))"
+        )
+    else:
+        after = (
+            "sa.event.listen(Session, 'do_orm_execute', lambda s: s.session.connection().execute("
+            f"{raw}) if s.is_update else None)"
+        )
+    text = outcome(tmp_path, after=after)
+    assert "failed" in text
+    assert "the row is in" in text
+
+
+class TestADefinition:
+    def test_needs_an_attribute(self) -> None:
+        with pytest.raises(TypeError, match=r"TestIt\.attribute is None"):
+
+            class TestIt(EdgeTests):
+                def make(self) -> Any: ...
+
+    def test_needs_a_guarded_attribute(self) -> None:
+        with pytest.raises(TypeError, match="allowed is a guarded attribute"):
+
+            class TestIt(EdgeTests):
+                attribute = Letter.author
+
+                def make(self) -> Any: ...
+
+    def test_needs_make(self) -> None:
+        with pytest.raises(TypeError, match=r"TestIt lacks make\(\)"):
+
+            class TestIt(EdgeTests):
+                attribute = Letter.status
+
+
+def test_it_loads_neither_pytest_nor_hypothesis() -> None:
+    code = (
+        "import sys, statekit.testing; statekit.testing.EdgeTests; "
+        "assert not {'pytest', 'hypothesis'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
