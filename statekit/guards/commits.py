@@ -136,9 +136,8 @@ def _wrap_what_commits(class_: type[RootTransaction]) -> None:
 
     def commit(transaction: RootTransaction) -> None:
         noted = _noted_on(transaction.connection)
-        is_about_this = noted is not None and noted.transaction is transaction and noted.calls
         # Here, where SQLAlchemy ends the transaction whatever is raised: this may be cancelled while it asks.
-        if is_about_this and _is_aborted(transaction.connection, transaction):
+        if noted is not None and noted.calls and _is_aborted(transaction.connection, transaction):
             del transaction.connection.__dict__[_NOTED]
         inner(transaction)
 
@@ -150,7 +149,7 @@ def _is_aborted(connection: Connection, transaction: RootTransaction) -> bool:
 
     PostgreSQL answers so, without an error, where an earlier statement has failed and the program went on.
     """
-    if connection.dialect.name != "postgresql" or connection.invalidated or getattr(transaction, "_is_prepared", False):
+    if connection.dialect.name != "postgresql" or getattr(transaction, "_is_prepared", False):
         return False
     driver: Any = connection.connection.driver_connection
     status = getattr(getattr(driver, "info", None), "transaction_status", None)
@@ -221,8 +220,6 @@ def _tell_later(transaction: SessionTransaction, calls: list[Told]) -> None:
 
 
 def _tell_at_end(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is not None:
-        return
     _tell(transaction.__dict__.pop(_WAITING, []))
 
 

@@ -142,7 +142,7 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
         _check(transition, class_, where)
     if guard.conditions:
         conditions.forget_when_assigned(mapper, key)
-    before: dict[str, Any] = {}
+    changes: dict[type, dict[str, Any]] = {}
     bodies: dict[str, Callback] = {}
     names = list(dict.fromkeys(each.event for each in with_hooks if each.event))
     for name in names:
@@ -163,14 +163,15 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
     def take_away() -> None:
         if event_of_mappers.contains(class_, "before_mapper_configured", of_subclass):
             event_of_mappers.remove(class_, "before_mapper_configured", of_subclass)
-        for name, value in before.items():
-            delattr(class_, name) if value is None else setattr(class_, name, value)
+        for changed, before in changes.items():
+            for name, value in before.items():
+                delattr(changed, name) if value is None else setattr(changed, name, value)
 
     try:
-        _put(class_, guard, key, names, bodies, before)
+        _put(class_, guard, key, names, bodies, changes.setdefault(class_, {}))
         for each in mapper.self_and_descendants:
             if each is not mapper:
-                install_own(guard, key, each)
+                install_own(guard, key, each, changes.setdefault(each.class_, {}))
         event_of_mappers.listen(class_, "before_mapper_configured", of_subclass, propagate=True)
     except BaseException:
         take_away()
@@ -178,8 +179,8 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
     return take_away
 
 
-def install_own(guard: Guard, key: str, mapper: Mapper[Any]) -> None:
-    """Let a subclass that inherits a guarded attribute do something of its own in its events."""
+def install_own(guard: Guard, key: str, mapper: Mapper[Any], before: dict[str, Any] | None = None) -> None:
+    """Let a subclass that inherits a guarded attribute do something of its own; ``before`` gets what it had."""
     class_ = mapper.class_
     bodies = {}
     for name in dict.fromkeys(each.event for each in guard.table.transitions if each.event):
@@ -187,7 +188,7 @@ def install_own(guard: Guard, key: str, mapper: Mapper[Any]) -> None:
         if isinstance(existing, Event):
             bodies[name] = Callback(existing.body)
     if bodies and mapper.columns.contains_column(guard.column):  # a concrete subclass has a column of its own
-        _put(class_, guard, key, list(bodies), bodies, {})
+        _put(class_, guard, key, list(bodies), bodies, {} if before is None else before)
 
 
 def unused(class_: type) -> list[str]:

@@ -104,8 +104,6 @@ def on_commit(
         raise TableError(str(error)) from None
 
     def register(function: _F) -> _F:
-        if not callable(function):
-            raise TableError(f"{where}: {function!r} cannot be called. Decorate a function that takes the move.")
         if is_async(function):
             raise TableError(
                 f"{where}: {function.__name__} is an async def, and a commit waits for nothing. Decorate a plain "

@@ -15,9 +15,19 @@ from statekit.guards.attach import guard_on
 from statekit.guards.guard import Guard
 from statekit.guards.watch import Watch, watches
 from statekit.observe.operation import operation
-from statekit.testing.placing import in_state
+from statekit.testing.placing import in_state, start_value
 
 _Outcome = tuple[IllegalTransition | TransitionRefused | None, bool]
+
+
+class _Given:
+    """An attribute of a model as one of another class, whose objects give it as well: they hold no value for it."""
+
+    def __init__(self, attribute: QueryableAttribute[Any]) -> None:
+        self._attribute = attribute
+
+    def __get__(self, obj: object, owner: type) -> QueryableAttribute[Any]:
+        return self._attribute
 
 
 class EdgeTests:
@@ -59,6 +69,7 @@ class EdgeTests:
             )
         if cls.make is EdgeTests.make:
             raise TypeError(f"{cls.__name__} lacks make(): define it, to return a new object of the model.")
+        cls.attribute = _Given(attribute)  # type: ignore[assignment]
 
     def make(self) -> Any:
         """Return a new object of the model, with everything but the state."""
@@ -121,11 +132,13 @@ class EdgeTests:
     def test_a_start(self, session: Session, start: str | None) -> None:
         """A new row starts in an initial state, and in no other."""
         guard, obj = self._guard(), self.make()
-        setattr(obj, self._key(), self._value(start))
+        setattr(obj, self._key(), start_value(guard, start))
         error, observed = self._attempt(session, lambda: session.add(obj))
         shown = f"a new {guard.model} in {show_state(start)}"
         if start in guard.initial:
             assert error is None, f"{shown} was refused: {error}"
+            now = self._row(session, obj)
+            assert now == start, f"{shown} was not written: the row is in {show_state(now)}"
         elif guard.mode == "observe" and error is None:
             assert observed, f"{shown} was inserted and not observed"
         else:
@@ -135,8 +148,7 @@ class EdgeTests:
         with operation(type(self).__name__) as op:
             try:
                 with session.begin_nested():
-                    write()
-                    session.flush()
+                    write()  # and flushed with the end of the block
             except (IllegalTransition, TransitionRefused) as error:
                 return error, bool(op.observed)
         return None, bool(op.observed)

@@ -6,17 +6,20 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import QueryableAttribute, Session
+from sqlalchemy.orm import QueryableAttribute, Session, scoped_session
 
 from statekit.errors import IllegalTransition, StatekitError, show_state
 from statekit.guards import current
 from statekit.guards.asking import watch_of
-from statekit.guards.watch import State, Watch, is_sql
+from statekit.guards.guard import Guard
+from statekit.guards.watch import State, Watch
 
 T = TypeVar("T")
 
 
-def in_state(session: Session, obj: T, state: Any, attribute: QueryableAttribute[Any] | str | None = None) -> T:
+def in_state(
+    session: Session | scoped_session[Any], obj: T, state: Any, attribute: QueryableAttribute[Any] | str | None = None
+) -> T:
     """Put an object into a state of its table, for a test to begin there.
 
     A new object is added to the session and flushed, in a state that a new row may start in. From there its row goes
@@ -35,14 +38,21 @@ def in_state(session: Session, obj: T, state: Any, attribute: QueryableAttribute
         The object; its attribute holds the state, as loaded from the row.
 
     Raises:
-        StatekitError: the object's class has no guard, the table has no such state, or the row is gone.
+        StatekitError: the object's class has no guard, the table has no such state, the row is gone, or the session is
+            not a ``Session``.
         IllegalTransition: no way leads to the state, and the database's trigger refuses to set it directly.
     """
+    if isinstance(session, scoped_session):
+        session = session()
+    if not isinstance(session, Session):
+        raise StatekitError(
+            f"in_state(): got {type(session).__name__}, and a Session is asked for. With an AsyncSession, write: "
+            "await session.run_sync(in_state, obj, state)."
+        )
     watch, of_object = watch_of(obj, attribute)
     target = watch.guard.states.find(state, f"in_state({watch.model}.{watch.key})")
     with session.no_autoflush:
-        if obj not in session:
-            session.add(obj)
+        session.add(obj)
         if of_object.key is None:
             _start(session, watch, of_object, target)
         _move(session.connection(bind_arguments={"mapper": watch.mapper}), watch, of_object, target)
@@ -54,11 +64,22 @@ def in_state(session: Session, obj: T, state: Any, attribute: QueryableAttribute
 def _start(session: Session, watch: Watch, state: State, target: str | None) -> None:
     """Insert an object in a state from which a way leads to the target, if there is one."""
     guard, value = watch.guard, state.dict.get(watch.key)
-    usual = guard.default if value is None or is_sql(value) else guard.states.text(value)
+    usual = guard.default if value is None else guard.states.text(value)
     starts = sorted(guard.initial, key=lambda text: (_path(watch, text, target) is None, text != usual))
-    if starts[0] != usual or is_sql(value):
-        setattr(state.obj(), watch.key, guard.states.values[starts[0]])
+    if starts[0] != usual:
+        setattr(state.obj(), watch.key, start_value(guard, starts[0]))
     session.flush()
+
+
+def start_value(guard: Guard, text: str | None) -> Any:
+    """Return what to assign to a new object's attribute so that its row starts in a state.
+
+    Args:
+        guard: the attribute's guard.
+        text: the state, as the database stores it.
+    """
+    # For a None that is assigned, SQLAlchemy leaves the column out, and its default would apply.
+    return sa.null() if text is None and guard.default is not None else guard.states.values[text]
 
 
 def _move(connection: Connection, watch: Watch, state: State, target: str | None) -> None:

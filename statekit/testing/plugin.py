@@ -14,14 +14,14 @@ def in_state(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
     Where that is an ``AsyncSession``, the result is awaited.
     """
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, scoped_session
 
     from statekit.testing.placing import in_state as place
 
     session = request.getfixturevalue("session")
 
     def put(obj: Any, state: Any, attribute: Any = None) -> Any:
-        if isinstance(session, Session):
+        if isinstance(session, Session | scoped_session):
             return place(session, obj, state, attribute)
         return session.run_sync(place, obj, state, attribute)
 

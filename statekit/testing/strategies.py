@@ -32,7 +32,7 @@ def tables(draw: st.DrawFn, *, min_states: int = 2, max_states: int = 6) -> Tran
     pairs = [(draw(st.sampled_from(states[:i])), states[i]) for i in range(1, size)]
     others = [pair for pair in itertools.permutations(states, 2) if pair not in pairs]
     pairs += draw(st.lists(st.sampled_from(others), unique=True)) if others else []
-    return TransitionTable(*pairs, initial=states[0], states=states)
+    return TransitionTable(*pairs, initial=states[0])
 
 
 _names = st.from_regex(r"[A-Z][A-Z_]{0,7}", fullmatch=True)

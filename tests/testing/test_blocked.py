@@ -36,6 +36,21 @@ class TestWhatIsBlocked:
         with Session(engine) as session, assert_blocked(message.status, target="SPAM_REVIEW", times=2):
             session.execute(sa.update(message).values(status="SPAM_REVIEW"))
 
+    def test_counts_rows(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "PROMOTED", "PROMOTED")
+        with Session(engine) as session, assert_blocked(message.status, "PROMOTED", times=2):
+            session.execute(sa.update(message).values(status="SPAM_REVIEW"))
+
+    def test_is_heard_until_the_end_of_the_block(self, engine: sa.Engine) -> None:
+        message = message_class(on_illegal="skip")
+        fill(engine, message, "PROMOTED")
+        with Session(engine) as session:
+            with assert_blocked(message.status, times=1) as blocked:
+                session.execute(sa.update(message).values(status="SPAM_REVIEW"))
+            session.execute(sa.update(message).values(status="SPAM_REVIEW"))
+        assert blocked.pairs == {("PROMOTED", "SPAM_REVIEW"): 1}
+
     def test_by_the_initial_states(self, engine: sa.Engine) -> None:
         message = message_class()
         fill(engine, message)
@@ -71,6 +86,19 @@ class TestWhatIsBlocked:
             with operation("Spam", on_illegal="skip"):
                 connection.execute(sa.update(message).values(status="COMPLETED"))
             connection.execute(sa.text("UPDATE message SET status = 'COMPLETED'"))
+
+    def test_by_a_trigger_that_is_given_what_is_no_state(self, engine: sa.Engine) -> None:
+        message = message_class(trigger=True)
+        fill(engine, message, "READY")
+        with engine.connect() as connection, assert_blocked(message.status, "READY", "RAEDY", times=1):
+            connection.execute(sa.text("UPDATE message SET status = 'RAEDY'"))
+
+    def test_by_the_trigger_of_a_table_with_many_states(self, engine: sa.Engine) -> None:
+        states = [f"S{number}" for number in range(30)]
+        message = message_class(table=TransitionTable(" → ".join(states)), default="S0", trigger=True)
+        fill(engine, message, "S0")
+        with engine.connect() as connection, assert_blocked(message.status, "S0", "S7", times=1):
+            connection.execute(sa.text("UPDATE message SET status = 'S7'"))
 
     def test_on_a_column_of_a_table_that_a_class_is_mapped_to(self, engine: sa.Engine) -> None:
         message = message_class(table=None)
@@ -126,6 +154,14 @@ class TestAFailure:
                 session.flush()
         assert "cannot move from READY to COMPLETED" in str(caught.value.__cause__)
 
+    def test_of_states_that_the_trigger_did_not_refuse(self, engine: sa.Engine) -> None:
+        message = message_class(trigger=True)
+        fill(engine, message, "READY")
+        with engine.connect() as connection:
+            write = sa.text("UPDATE message SET status = 'RAEDY'")
+            text = self.fails(message.status, lambda: connection.execute(write), source="READY", target="COMPLETED")
+        assert "expected READY → COMPLETED to be blocked. Blocked: " in text
+
 
 @on_sqlite
 class TestAnotherError:
@@ -150,11 +186,64 @@ class TestAnotherError:
             with assert_blocked(Ticket.status):
                 session.flush()
 
+    @pytest.mark.parametrize(("skipped", "times"), [(True, None), (True, 1), (False, 0)])
+    def test_for_another_move_goes_through_where_enough_was_blocked(
+        self, engine: sa.Engine, skipped: bool, times: int | None
+    ) -> None:
+        message = message_class()
+        fill(engine, message, "PROMOTED")
+        with Session(engine) as session, pytest.raises(StatekitError, match="from PROMOTED to READY"):
+            one = session.get(message, 1)
+            with assert_blocked(message.status, target="SPAM_REVIEW", times=times):
+                if skipped:
+                    one.status = "SPAM_REVIEW"
+                    with operation("Spam", on_illegal="skip"):
+                        session.flush()
+                one.status = "READY"
+                session.flush()
+
+
+@on_sqlite
+class TestAnotherAttributeOfTheModel:
+    @pytest.fixture
+    def ticket(self, engine: sa.Engine) -> Any:
+        class Ticket(new_base()):  # type: ignore[misc]
+            __tablename__ = "ticket"
+            id = mapped_column(sa.Integer, primary_key=True)
+            status = mapped_column(sa.String(20))
+            phase = mapped_column(sa.String(20))
+
+        guard(Ticket.status, TransitionTable("OPEN → DONE"))
+        guard(Ticket.phase, TransitionTable("A → B"))
+        Ticket.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.text("INSERT INTO ticket VALUES (1, 'DONE', 'B')"))
+        return Ticket
+
+    def test_is_another_matter(self, engine: sa.Engine, ticket: Any) -> None:
+        with Session(engine) as session, pytest.raises(StatekitError, match="from DONE to OPEN"):
+            session.get(ticket, 1).status = "OPEN"
+            with assert_blocked(ticket.phase):
+                session.flush()
+
+    @pytest.mark.parametrize("attribute", ["status", "phase"])
+    def test_may_be_refused_in_the_same_flush(self, engine: sa.Engine, ticket: Any, attribute: str) -> None:
+        with Session(engine) as session:
+            one = session.get(ticket, 1)
+            one.status, one.phase = "OPEN", "A"
+            with assert_blocked(getattr(ticket, attribute), times=1):
+                session.flush()
+
 
 class TestBadInput:
     def test_an_attribute_without_a_guard(self) -> None:
         with pytest.raises(StatekitError, match="has no guard"):
             assert_blocked(message_class().subject)
+
+    @pytest.mark.parametrize("which", ["source", "target"])
+    def test_no_state_at_all(self, which: str) -> None:
+        with pytest.raises(StatekitError, match=f"{which}=: no state is named"):
+            assert_blocked(message_class().status, **{which: ()})
 
 
 def test_the_target_may_be_no_state_of_the_table() -> None:

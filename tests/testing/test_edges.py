@@ -99,16 +99,16 @@ class TestLetterPhase(WithALetter):
         return Letter(number=1, part="a")
 
 
-def modes(mode: Any) -> Any:
+def ticket(table: TransitionTable, **options: Any) -> Any:
     class Other(DeclarativeBase):
         pass
 
     class Ticket(Other):
         __tablename__ = "ticket"
         id: Mapped[int] = mapped_column(primary_key=True)
-        status: Mapped[str] = mapped_column(default="A")
+        status: Mapped[str | None] = mapped_column(default="A")
 
-    guard(Ticket.status, TransitionTable("A → B → C", initial="A"), on_illegal=mode)
+    guard(Ticket.status, table, **options)
     return Ticket
 
 
@@ -116,21 +116,36 @@ class WithATicket(EdgeTests):
     @pytest.fixture
     def session(self) -> Any:
         engine = sa.create_engine("sqlite://")
-        model: Any = type(self).attribute.class_  # type: ignore[attr-defined]
+        model: Any = self.attribute.class_
         model.metadata.create_all(engine)
         with Session(engine) as session:
             yield session
 
     def make(self) -> Any:
-        return type(self).attribute.class_()  # type: ignore[attr-defined]
+        return self.attribute.class_()
+
+
+ABC = TransitionTable("A → B → C", initial="A")
 
 
 class TestInSkip(WithATicket):
-    attribute = modes("skip").status
+    attribute = ticket(ABC, on_illegal="skip").status
 
 
 class TestInObserve(WithATicket):
-    attribute = modes("observe").status
+    attribute = ticket(ABC, on_illegal="observe").status
+
+
+class TestNullBesideADefault(WithATicket):
+    attribute = ticket(TransitionTable({"A": None}, initial="A"), trigger=True).status
+
+
+class TestNullAsAStartBesideADefault(WithATicket):
+    attribute = ticket(TransitionTable({"A": "B", None: "C"}, initial=(None, "A")), trigger=True).status
+
+
+class TestSteps(WithATicket):
+    attribute = ticket(ABC, steps=True).status
 
 
 # --- what they notice -------------------------------------------------------------------------------------------------
@@ -202,36 +217,44 @@ def test_a_condition_that_says_no_is_a_failure_that_says_what_to_do(tmp_path: Pa
 
 
 def test_a_validator_that_changes_the_state_is_noticed(tmp_path: Path) -> None:
-    after = 'sa.event.listen(Message.status, "set", lambda *a: "READY", retval=True)'
-    assert "READY → PROMOTED was not written: the row is in READY" in outcome(tmp_path, after=after)
+    text = outcome(tmp_path, after='sa.event.listen(Message.status, "set", lambda *a: "READY", retval=True)')
+    assert "E   AssertionError: READY → PROMOTED was not written: the row is in READY" in text
+    assert "E   AssertionError: a new Message in PROMOTED was inserted; allowed: READY" in text
 
 
-def test_a_trigger_that_disagrees_is_noticed(tmp_path: Path) -> None:
+def test_a_listener_that_drops_a_change_is_noticed(tmp_path: Path) -> None:
+    keep = 'lambda one, new, old, initiator: old if old == "PROMOTED" else new'
+    text = outcome(tmp_path, after=f'sa.event.listen(Message.status, "set", {keep}, retval=True)')
+    assert "E   AssertionError: PROMOTED → READY is illegal, and nothing was raised" in text
+
+
+@pytest.mark.parametrize(
+    ("initial", "found", "times"),
+    [
+        (["READY", "PROMOTED"], "READY → PROMOTED was refused, and the table allows it", 2),
+        (["PROMOTED"], "a new Message in READY was refused", 1),
+    ],
+)
+def test_a_trigger_that_disagrees_is_noticed(tmp_path: Path, initial: list[str], found: str, times: int) -> None:
     create = (
         "Base.metadata.create_all(engine); "
         "from statekit.trigger import StateTrigger; "
-        "t = StateTrigger('message', 'status', [('PROMOTED', 'READY')], initial=['READY', 'PROMOTED']); "
+        f"t = StateTrigger('message', 'status', [('PROMOTED', 'READY')], initial={initial}); "
         "c = engine.raw_connection(); [c.execute(s) for s in t.create_sql('sqlite')]; c.commit(); c.close()"
     )
-    assert "READY → PROMOTED was refused, and the table allows it" in outcome(tmp_path, create=create)
+    assert outcome(tmp_path, create=create).count(f"E   AssertionError: {found}") == times
 
 
-@pytest.mark.parametrize("what", ["a listener that forgets the guard", "a statement that goes around the guard"])
-def test_a_hole_is_noticed(tmp_path: Path, what: str) -> None:
-    raw = "sa.text('UPDATE message SET status = :s').bindparams(s='READY')"
-    if what.startswith("a listener"):
-        after = (
-            "sa.event.listen(Message, 'after_update', lambda m, c, o: c.execute("
-            "sa.text('UPDATE message SET status = 1')))"
-        )
-    else:
-        after = (
-            "sa.event.listen(Session, 'do_orm_execute', lambda s: s.session.connection().execute("
-            f"{raw}) if s.is_update else None)"
-        )
-    text = outcome(tmp_path, after=after)
-    assert "failed" in text
-    assert "the row is in" in text
+def test_a_listener_that_writes_behind_the_guard_is_noticed(tmp_path: Path) -> None:
+    write = "lambda m, c, o: c.execute(sa.text('UPDATE message SET status = 1'))"
+    text = outcome(tmp_path, after=f"sa.event.listen(Message, 'after_update', {write})")
+    assert "E   AssertionError: READY → PROMOTED was not written: the row is in 1" in text
+
+
+def test_a_statement_that_goes_around_the_guard_is_noticed(tmp_path: Path) -> None:
+    write = "lambda s: s.is_update and s.session.connection().execute(sa.text(\"UPDATE message SET status = 'READY'\"))"
+    text = outcome(tmp_path, after=f"sa.event.listen(Session, 'do_orm_execute', {write})")
+    assert "E   AssertionError: PROMOTED → READY is illegal, and the row is in READY" in text
 
 
 class TestADefinition:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 
 from statekit import (
     IllegalTransition,
@@ -20,6 +20,7 @@ from statekit import (
     operation,
 )
 from statekit.testing import in_state
+from statekit.trigger import StateTrigger
 from tests.support.databases import all_async_backends, all_sync_backends, on_sqlite, run
 
 TABLE = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLETED", initial="READY")
@@ -105,6 +106,20 @@ class TestAnObjectWithARow:
         session.commit()
         session.expunge(one)
         assert in_state(session, one, "PROMOTED") in session
+
+    def test_may_be_in_a_session_of_a_scope(self, session: Session, message: Any) -> None:
+        scoped = scoped_session(lambda: session)  # type: ignore[arg-type]
+        one = in_state(scoped, message(), "COMPLETED")
+        assert (one in session, one.status) == (True, "COMPLETED")
+
+    def test_in_a_state_that_the_table_does_not_know_is_set_directly(self, session: Session, message: Any) -> None:
+        session.execute(sa.text("INSERT INTO message (id, status, touched) VALUES (1, 'LEGACY', 0)"))
+        assert in_state(session, session.get_one(message, 1), "COMPLETED").status == "COMPLETED"
+
+    def test_is_found_in_the_database_that_its_class_is_bound_to(self, engine: sa.Engine, message: Any) -> None:
+        message.metadata.create_all(engine)
+        with Session(binds={message: engine}) as session:
+            assert in_state(session, message(), "COMPLETED").status == "COMPLETED"
 
     def test_that_is_gone_is_an_error(self, session: Session, message: Any) -> None:
         one = in_state(session, message(), "READY")
@@ -252,6 +267,13 @@ class TestUnderATrigger:
         with Session(engine) as session:
             assert in_state(session, message(), "COMPLETED").status == "COMPLETED"
 
+    def test_a_start_may_be_null_where_the_column_has_a_default(self, engine: sa.Engine, base: Any) -> None:
+        table = TransitionTable({"A": "B", None: "C"}, initial=(None, "A"))
+        message = message_of(base, table, default="A", trigger=True)
+        base.metadata.create_all(engine)
+        with Session(engine) as session:
+            assert [in_state(session, message(), state).status for state in (None, "C", "B")] == [None, "C", "B"]
+
     def test_a_state_that_no_way_leads_to_is_refused_with_a_note(self, engine: sa.Engine, base: Any) -> None:
         message = message_of(base, trigger=True)
         base.metadata.create_all(engine)
@@ -260,6 +282,21 @@ class TestUnderATrigger:
             with pytest.raises(IllegalTransition) as caught:
                 in_state(session, one, "READY")
         assert "no way of the table leads from COMPLETED to READY" in caught.value.__notes__[0]
+
+    def test_that_disagrees_with_the_table_refuses_without_a_note(self, engine: sa.Engine, base: Any) -> None:
+        message = message_of(base)
+        base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            for statement in StateTrigger("message", "status", [("PROMOTED", "READY")], initial=["READY"]).create_sql(
+                connection.dialect
+            ):
+                connection.exec_driver_sql(
+                    statement.replace("%", "%%") if connection.dialect.name != "sqlite" else statement
+                )
+        with Session(engine) as session:
+            with pytest.raises(IllegalTransition) as caught:
+                in_state(session, message(), "COMPLETED")
+        assert not hasattr(caught.value, "__notes__")
 
     def test_that_skips_it_is_an_error(self, engine: sa.Engine, base: Any) -> None:
         message = message_of(base, trigger=True, on_illegal="skip")
@@ -281,6 +318,22 @@ class TestTheStateItStartsIn:
         with Session(engine) as session:
             assert in_state(session, message(), state).status == state
 
+    @pytest.mark.parametrize("default", ["A", "C"])
+    def test_is_the_usual_one_where_that_leads_there(self, engine: sa.Engine, base: Any, default: str) -> None:
+        message = message_of(base, TransitionTable("A → B", "C → B", initial=("A", "C")), default=default)
+        base.metadata.create_all(engine)
+        inserted: list[str] = []
+        sa.event.listen(message, "after_insert", lambda mapper, connection, one: inserted.append(one.status))
+        with Session(engine) as session:
+            in_state(session, message(), "B")
+        assert inserted == [default]
+
+    def test_is_none_that_is_an_expression(self, engine: sa.Engine, base: Any) -> None:
+        message = message_of(base)
+        base.metadata.create_all(engine)
+        with Session(engine) as session:
+            assert in_state(session, message(status=sa.func.upper("completed")), "PROMOTED").status == "PROMOTED"
+
     def test_may_come_from_the_server(self, engine: sa.Engine, base: Any) -> None:
         class Message(base):
             __tablename__ = "message"
@@ -299,6 +352,11 @@ class TestBadInput:
         with pytest.raises(StatekitError, match="'PROMOTE' is no state of the table.*Did you mean 'PROMOTED'"):
             in_state(session, message(), "PROMOTE")
         assert not session.new
+
+    def test_what_is_no_session(self, session: Session, message: Any) -> None:
+        for wrong in (AsyncSession(), session.connection()):
+            with pytest.raises(StatekitError, match=r"in_state\(\): .*run_sync\(in_state, obj, state\)"):
+                in_state(wrong, message(), "READY")  # type: ignore[arg-type]
 
     def test_an_object_without_a_guard(self, session: Session, base: Any) -> None:
         class Bare(base):

@@ -16,7 +16,7 @@ MODULE = """
     import asyncio
     import pytest, sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-    from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+    from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
     from statekit import Guarded, TransitionTable
 
     class Base(DeclarativeBase): ...
@@ -42,6 +42,8 @@ SYNC = """
         assert message.status == "COMPLETED"
         assert in_state(message, "READY", Message.status).status == "READY"
 """
+
+SCOPED = SYNC.replace("yield session", "yield scoped_session(lambda: session)")
 
 ASYNC = """
     @pytest.fixture
@@ -72,7 +74,7 @@ def run_pytest(tmp_path: Path, text: str, *options: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("text", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize("text", [SYNC, SCOPED, ASYNC], ids=["sync", "scoped", "async"])
 def test_the_fixture_puts_an_object_into_a_state_of_the_session(tmp_path: Path, text: str) -> None:
     assert "1 passed" in run_pytest(tmp_path, text, "-p", "statekit.testing.plugin")
 

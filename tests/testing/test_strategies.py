@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import find, given
@@ -85,3 +88,14 @@ def test_states_of_an_enum_are_members() -> None:
     table = TransitionTable((Status.READY, Status.DONE))
     assert find(walks(table), lambda walk: len(walk) == 2) == [Status.READY, Status.DONE]
     assert all(isinstance(state, Status) for state in find(moves(table), lambda move: True))
+
+
+def test_without_hypothesis_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "from statekit.testing import EdgeTests, assert_blocked, in_state\n"
+        "from statekit.testing import walks"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
+    assert "ImportError: statekit.testing's strategies need Hypothesis: install the package hypothesis." in done.stderr
