@@ -18,6 +18,22 @@ EVENTS = TransitionTable(
     Transition("READY", "PROMOTED", "promote", conditions=lambda obj: bool(obj.subject)), initial="READY"
 )
 
+MANY = [f"S{number}" for number in range(30)]
+"""So many that SQLite's trigger names the source of an illegal move alone."""
+
+
+def with_phases(base: Any, name: str = "Ticket") -> Any:
+    """Return a class with two guarded attributes."""
+    columns = {
+        "id": mapped_column(sa.Integer, primary_key=True),
+        "status": mapped_column(sa.String(20)),
+        "phase": mapped_column(sa.String(20)),
+    }
+    made: Any = type(name, (base,), {"__tablename__": name.lower(), "__module__": __name__, **columns})
+    guard(made.status, TransitionTable("OPEN → DONE", initial="OPEN"))
+    guard(made.phase, TransitionTable("A → B", initial="A"))
+    return made
+
 
 @all_sync_backends
 class TestWhatIsBlocked:
@@ -32,8 +48,8 @@ class TestWhatIsBlocked:
 
     def test_by_a_statement(self, engine: sa.Engine) -> None:
         message = message_class()
-        fill(engine, message, "PROMOTED", "COMPLETED", "READY")
-        with Session(engine) as session, assert_blocked(message.status, target="SPAM_REVIEW", times=2):
+        fill(engine, message, "PROMOTED", "PROMOTED", "COMPLETED", "READY")
+        with Session(engine) as session, assert_blocked(message.status, target="SPAM_REVIEW", times=3):
             session.execute(sa.update(message).values(status="SPAM_REVIEW"))
 
     def test_counts_rows(self, engine: sa.Engine) -> None:
@@ -94,11 +110,34 @@ class TestWhatIsBlocked:
             connection.execute(sa.text("UPDATE message SET status = 'RAEDY'"))
 
     def test_by_the_trigger_of_a_table_with_many_states(self, engine: sa.Engine) -> None:
-        states = [f"S{number}" for number in range(30)]
-        message = message_class(table=TransitionTable(" → ".join(states)), default="S0", trigger=True)
+        message = message_class(table=TransitionTable(" → ".join(MANY)), default="S0", trigger=True)
         fill(engine, message, "S0")
         with engine.connect() as connection, assert_blocked(message.status, "S0", "S7", times=1):
             connection.execute(sa.text("UPDATE message SET status = 'S7'"))
+
+    def test_beside_other_moves_of_the_same_flush(self, engine: sa.Engine) -> None:
+        message = message_class()
+        fill(engine, message, "READY", "PROMOTED")
+        with Session(engine) as session:
+            one, two = session.get(message, 1), session.get(message, 2)
+            one.status, two.status = "COMPLETED", "SPAM_REVIEW"
+            with assert_blocked(message.status, "PROMOTED", times=1) as blocked:
+                session.flush()
+        assert len(blocked.pairs) == 2
+
+    @pytest.mark.parametrize("name", ["Message", "Ticket"])
+    def test_of_one_model_in_a_flush_that_is_refused_for_two(self, engine: sa.Engine, name: str) -> None:
+        message = message_class()
+        ticket = with_phases(message.registry.generate_base(), "Ticket")
+        fill(engine, message, "READY")
+        attribute = {"Message": message.status, "Ticket": ticket.status}[name]
+        with Session(engine) as session:
+            session.get(message, 1).status = "COMPLETED"
+            session.add(ticket(id=1, status="DONE", phase="A"))
+            with assert_blocked(attribute, times=1) as blocked:
+                session.flush()
+        assert blocked.error is not None
+        assert len(blocked.pairs) == 1
 
     def test_on_a_column_of_a_table_that_a_class_is_mapped_to(self, engine: sa.Engine) -> None:
         message = message_class(table=None)
@@ -154,6 +193,20 @@ class TestAFailure:
                 session.flush()
         assert "cannot move from READY to COMPLETED" in str(caught.value.__cause__)
 
+    def test_of_what_was_only_observed(self, engine: sa.Engine, message: Any) -> None:
+        with Session(engine) as session, operation("Old code", on_illegal="observe"):
+            session.get(message, 1).status = "COMPLETED"
+            text = self.fails(message.status, session.flush)
+        assert "Blocked: nothing; moved: READY → COMPLETED: 1." in text
+
+    def test_of_a_legal_move_where_the_trigger_names_the_source_alone(self, engine: sa.Engine) -> None:
+        message = message_class(table=TransitionTable(" → ".join(MANY)), default="S0", trigger=True)
+        fill(engine, message, "S0")
+        with engine.connect() as connection:
+            write = sa.text("UPDATE message SET status = 'S7'")
+            text = self.fails(message.status, lambda: connection.execute(write), target="S1")
+        assert "expected any state → S1 to be blocked" in text
+
     def test_of_states_that_the_trigger_did_not_refuse(self, engine: sa.Engine) -> None:
         message = message_class(trigger=True)
         fill(engine, message, "READY")
@@ -171,19 +224,21 @@ class TestAnotherError:
         with pytest.raises(ZeroDivisionError), assert_blocked(message.status):
             _ = 1 / 0
 
-    def test_for_another_attribute_goes_through(self, engine: sa.Engine) -> None:
+    def test_for_another_model_goes_through(self, engine: sa.Engine) -> None:
         message = message_class()
+        ticket = with_phases(new_base())
         fill(engine, message, "READY")
-
-        class Ticket(new_base()):  # type: ignore[misc]
-            __tablename__ = "ticket"
-            id = mapped_column(sa.Integer, primary_key=True)
-            status = mapped_column(sa.String(20))
-
-        guard(Ticket.status, TransitionTable("OPEN → DONE"))
         with Session(engine) as session, pytest.raises(StatekitError, match="from READY to COMPLETED"):
             session.get(message, 1).status = "COMPLETED"
-            with assert_blocked(Ticket.status):
+            with assert_blocked(ticket.status):
+                session.flush()
+
+    def test_for_another_attribute_goes_through(self, engine: sa.Engine) -> None:
+        ticket = with_phases(new_base())
+        ticket.metadata.create_all(engine)
+        with Session(engine) as session, pytest.raises(StatekitError, match="cannot start in B"):
+            session.add(ticket(id=1, status="OPEN", phase="B"))
+            with assert_blocked(ticket.status):
                 session.flush()
 
     @pytest.mark.parametrize(("skipped", "times"), [(True, None), (True, 1), (False, 0)])
@@ -253,6 +308,18 @@ def test_the_target_may_be_no_state_of_the_table() -> None:
     with Session(engine) as session, assert_blocked(message.status, target="RAEDY", times=1):
         session.get(message, 1).status = "RAEDY"
         session.flush()
+
+
+def test_what_comes_after_the_block_is_not_heard() -> None:
+    message = message_class(on_illegal="skip")
+    engine = sa.create_engine("sqlite://")
+    fill(engine, message, "READY")
+    with Session(engine) as session:
+        for _ in range(2):
+            with assert_blocked(message.status) as blocked:
+                session.execute(sa.update(message).values(status="COMPLETED"))
+            session.execute(sa.update(message).values(status="COMPLETED"))
+    assert blocked.pairs == {("READY", "COMPLETED"): 1}
 
 
 def test_states_may_be_several() -> None:

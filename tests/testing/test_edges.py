@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from statekit import Guarded, Transition, TransitionTable, guard
 from statekit.testing import EdgeTests
+from statekit.trigger import StateTrigger
 from tests.guards.inbox import Status
 from tests.support.databases import all_sync_backends
 
@@ -255,6 +256,70 @@ def test_a_statement_that_goes_around_the_guard_is_noticed(tmp_path: Path) -> No
     write = "lambda s: s.is_update and s.session.connection().execute(sa.text(\"UPDATE message SET status = 'READY'\"))"
     text = outcome(tmp_path, after=f"sa.event.listen(Session, 'do_orm_execute', {write})")
     assert "E   AssertionError: PROMOTED → READY is illegal, and the row is in READY" in text
+
+
+class Past(Session):
+    """Inserts past the guard, in the state B; of UPDATEs it makes what it is given."""
+
+    update = "UPDATE ticket SET status = 'C'"
+
+    def add(self, instance: object, *args: Any) -> None:
+        if instance.status == "B":  # type: ignore[attr-defined]
+            self.connection().execute(sa.text("INSERT INTO ticket (status) VALUES ('B')"))
+        else:
+            super().add(instance, *args)
+
+    def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(statement, sa.Update):
+            return self.connection().execute(sa.text(self.update))
+        return super().execute(statement, *args, **options)
+
+
+class TestWhatGoesPastTheGuard:
+    def checks(self, mode: Any) -> tuple[Any, Past]:
+        checks: Any = type("Checks", (WithATicket,), {"attribute": ticket(ABC, on_illegal=mode).status})()
+        engine = sa.create_engine("sqlite://")
+        checks.attribute.class_.metadata.create_all(engine)
+        return checks, Past(engine)
+
+    @pytest.mark.parametrize(
+        ("mode", "said"),
+        [("raise", "a new Ticket in B was inserted; allowed: A"), ("observe", "in B was inserted and not observed")],
+    )
+    def test_by_a_new_row(self, mode: str, said: str) -> None:
+        checks, session = self.checks(mode)
+        with session, pytest.raises(AssertionError, match=said):
+            checks.test_a_start(session, "B")
+
+    @pytest.mark.parametrize(
+        ("mode", "said"),
+        [
+            ("raise", "A → C is illegal, and the row is in C"),
+            ("skip", "A → C is illegal, and the row is in C"),
+            ("observe", "A → C is illegal, and was not observed"),
+        ],
+    )
+    def test_by_a_statement(self, mode: str, said: str) -> None:
+        checks, session = self.checks(mode)
+        with session, pytest.raises(AssertionError, match=said):
+            checks.test_a_statement(session, ("A", "C"))
+
+    def test_by_a_statement_that_does_nothing(self) -> None:
+        checks, session = self.checks("raise")
+        session.update = "UPDATE ticket SET status = status"
+        with session, pytest.raises(AssertionError, match="A → C is illegal, and nothing was raised"):
+            checks.test_a_statement(session, ("A", "C"))
+
+
+def test_a_legal_start_that_is_refused_is_noticed() -> None:
+    checks: Any = type("Checks", (WithATicket,), {"attribute": ticket(ABC).status})()
+    engine = sa.create_engine("sqlite://")
+    checks.attribute.class_.metadata.create_all(engine)
+    with Session(engine) as session:
+        for statement in StateTrigger("ticket", "status", [("A", "B")], initial=["B"]).create_sql("sqlite"):
+            session.connection().exec_driver_sql(statement)
+        with pytest.raises(AssertionError, match="a new Ticket in A was refused"):
+            checks.test_a_start(session, "A")
 
 
 class TestADefinition:

@@ -10,15 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 
-from statekit import (
-    IllegalTransition,
-    StatekitError,
-    Transition,
-    TransitionTable,
-    counts,
-    guard,
-    operation,
-)
+from statekit import IllegalTransition, StatekitError, Transition, TransitionTable, counts, guard, operation
 from statekit.testing import in_state
 from statekit.trigger import StateTrigger
 from tests.support.databases import all_async_backends, all_sync_backends, on_sqlite, run
@@ -117,6 +109,11 @@ class TestAnObjectWithARow:
         assert in_state(session, session.get_one(message, 1), "COMPLETED").status == "COMPLETED"
 
     def test_is_found_in_the_database_that_its_class_is_bound_to(self, engine: sa.Engine, message: Any) -> None:
+        message.metadata.create_all(engine)
+        with Session(binds={message: engine}) as session:
+            assert in_state(session, message(), "COMPLETED").status == "COMPLETED"
+
+    def test_may_be_in_a_session_that_knows_engines_by_class_alone(self, engine: sa.Engine, message: Any) -> None:
         message.metadata.create_all(engine)
         with Session(binds={message: engine}) as session:
             assert in_state(session, message(), "COMPLETED").status == "COMPLETED"
@@ -333,6 +330,21 @@ class TestTheStateItStartsIn:
         base.metadata.create_all(engine)
         with Session(engine) as session:
             assert in_state(session, message(status=sa.func.upper("completed")), "PROMOTED").status == "PROMOTED"
+
+    def test_is_the_usual_one_where_several_lead_there(self, engine: sa.Engine, base: Any) -> None:
+        message = message_of(base, TransitionTable("C → B", "A → B", initial=("C", "A")), default="A")
+        base.metadata.create_all(engine)
+        given: list[Any] = []
+        sa.event.listen(message, "after_insert", lambda mapper, connection, one: given.append(one.status))
+        with Session(engine) as session:
+            in_state(session, message(), "B")
+        assert given == ["A"]
+
+    def test_takes_the_place_of_an_expression(self, engine: sa.Engine, base: Any) -> None:
+        message = message_of(base)
+        base.metadata.create_all(engine)
+        with Session(engine) as session:
+            assert in_state(session, message(status=sa.literal("COMPLETED")), "PROMOTED").status == "PROMOTED"
 
     def test_may_come_from_the_server(self, engine: sa.Engine, base: Any) -> None:
         class Message(base):

@@ -17,7 +17,7 @@ MODULE = """
     import pytest, sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
     from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
-    from statekit import Guarded, TransitionTable
+    from statekit import Guarded, StatekitError, TransitionTable
 
     class Base(DeclarativeBase): ...
 
@@ -41,6 +41,8 @@ SYNC = """
         assert message in session
         assert message.status == "COMPLETED"
         assert in_state(message, "READY", Message.status).status == "READY"
+        with pytest.raises(StatekitError, match="no guarded attribute called 'id'"):
+            in_state(message, "READY", Message.id)
 """
 
 SCOPED = SYNC.replace("yield session", "yield scoped_session(lambda: session)")
