@@ -71,7 +71,7 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
         column = _column_of(mapper, key, where)
         existing = guard_of(column)
         if existing is not None and _is_inherited(mapper, column) and existing.table == table:
-            events.install_own(existing, key, mapper)
+            events.install_in_subclass(existing, key, mapper)
             continue  # the subclass shares the column, and with it the guard
         _attach(column, table, mapper, key, where)
     if events.unused(class_):  # until then, guard() may declare what they are events of

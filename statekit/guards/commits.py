@@ -15,18 +15,21 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, RootTransaction, TwoPhaseTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
+from statekit.guards.guard import Guard
 from statekit.observe.move import Move
 
 Told = Callable[[], object]
 """A call that is to be made: a callback with its move."""
 
 _lock = threading.Lock()
-_callbacks: dict[Hashable, tuple[Callable[[Move], Iterable[Told]], ...]] = {}
+_guards: WeakValueDictionary[Hashable, Guard] = WeakValueDictionary()
+"""The guards whose moves are told, by what a move says of its guard."""
 
 
 @dataclass
@@ -52,21 +55,17 @@ _WAITING = "_statekit_waiting"
 _PQTRANS_INERROR = 3
 
 
-def register(subject: Hashable, calls_for: Callable[[Move], Iterable[Told]]) -> None:
+def register(guard: Guard, calls_for: Callable[[Move], Iterable[Told]]) -> None:
     """Have the moves of a guard told.
 
     Args:
-        subject: what identifies the guard.
+        guard: the guard, which keeps what is called: a function may hold its class, which is to go when it goes.
         calls_for: returns the calls to make for a move.
     """
     with _lock:
         _install()
-        _callbacks[subject] = (*_callbacks.get(subject, ()), calls_for)
-
-
-def are_wanted(subject: Hashable) -> bool:
-    """Return whether somebody is told of the moves of a guard."""
-    return subject in _callbacks
+        guard.told = (*guard.told, calls_for)
+        _guards[guard.subject] = guard
 
 
 def note(connection: Connection, moves: Iterable[Move]) -> None:
@@ -79,7 +78,7 @@ def note(connection: Connection, moves: Iterable[Move]) -> None:
         call
         for move in moves
         if move.kind != "blocked" and not move.new
-        for calls_for in _callbacks.get(move.subject, ())
+        for calls_for in getattr(_guards.get(move.subject), "told", ())
         for call in calls_for(move)
     ]
     if not calls:

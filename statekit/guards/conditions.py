@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
 from statekit.errors import Pair, StatekitError
 from statekit.guards.guard import Guard
-from statekit.guards.watch import State
+from statekit.guards.watch import State, listen_to_assignments
 from statekit.table.callbacks import Callback
 
 _INFO_KEY = "statekit asked about "
@@ -49,13 +48,16 @@ def first_no(guard: Guard, key: str, state: State, pair: Pair) -> Callback | Non
         key: the guarded attribute.
         state: the object.
         pair: the move, which the table allows.
+
+    Raises:
+        StatekitError: a condition is asynchronous.
     """
     conditions = guard.conditions.get(pair, ())
     if not conditions or pair in asked(state, key):
         return None
     obj = state.obj()
     assert obj is not None
-    with showing(guard, key, state, pair[0]):
+    with _showing(guard, key, state, pair[0]):
         for condition in conditions:
             # An assignment has no arguments to give, so that only the event can be asked.
             if condition.takes(type(obj)) == "required" or not says_yes(condition, obj):
@@ -64,45 +66,55 @@ def first_no(guard: Guard, key: str, state: State, pair: Pair) -> Callback | Non
 
 
 def may_say_yes(guard: Guard, key: str, state: State, pair: Pair) -> bool:
-    """Return whether no condition of a move says no; those that need an event's arguments are not asked."""
+    """Return whether no condition of a move says no; those that need an event's arguments are not asked.
+
+    Args:
+        guard: whose move it is.
+        key: the guarded attribute.
+        state: the object.
+        pair: the move, which the table allows.
+
+    Raises:
+        StatekitError: a condition is asynchronous, or has flushed the session.
+    """
     conditions = guard.conditions.get(pair, ())
     if not conditions:
         return True
     obj = state.obj()
-    with showing(guard, key, state, pair[0]):
+    with _showing(guard, key, state, pair[0]):
         return all(c.takes(type(obj)) == "required" or says_yes(c, obj) for c in conditions)
 
 
 @contextmanager
-def showing(guard: Guard, key: str, state: State, source: str | None) -> Iterator[None]:
-    """Let an object show a state for as long as the block lasts, without it being a change."""
+def _showing(guard: Guard, key: str, state: State, source: str | None) -> Iterator[None]:
+    """Let an object show a state for as long as the block lasts, without it being a change.
+
+    Raises:
+        StatekitError: the block has flushed the object, which showed what was not to be written.
+    """
     values: dict[str, Any] = state.dict
-    shown = values.get(key, _ABSENT)
-    if source in guard.states.values:
+    shown, was_changed = values.get(key, _ABSENT), key in state.committed_state
+    session = state.session
+    # A query in the block would flush the object as it is shown, and its own change would be lost.
+    with session.no_autoflush if session is not None else nullcontext():
         values[key] = guard.states.values[source]
-    try:
-        yield
-    finally:
-        if shown is _ABSENT:
-            values.pop(key, None)
-        else:
-            values[key] = shown
+        try:
+            yield
+        finally:
+            if shown is _ABSENT:
+                values.pop(key, None)
+            else:
+                values[key] = shown
+    if was_changed and key not in state.committed_state:
+        raise StatekitError(
+            f"A condition of {guard.model}.{key} has flushed the session. It is asked in the middle of a change, and "
+            "may only look."
+        )
 
 
 def forget_when_assigned(mapper: Mapper[Any], key: str) -> None:
     """Forget what an event was told once something else is assigned to the attribute."""
-
-    def assigned(state: State, value: Any, old: Any, initiator: Any) -> Any:
-        forget(state, key)
-        return value
-
-    def listen(*args: Any) -> None:
-        event.listen(getattr(mapper.class_, key), "set", assigned, raw=True, retval=True, propagate=True)
-
-    if mapper.configured:
-        listen()
-    else:
-        event.listen(mapper, "mapper_configured", listen, once=True)
+    listen_to_assignments(mapper, key, lambda state, value, old, initiator: forget(state, key))
 
 
 def forget(state: State, key: str) -> None:

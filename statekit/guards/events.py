@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 from sqlalchemy import event as event_of_mappers
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.orm.attributes import instance_state
 
 from statekit.errors import Pair, StatekitError, TableError, show_state
@@ -17,7 +17,7 @@ from statekit.guards.guard import NOT_KNOWN, Guard, refusal_of
 from statekit.guards.watch import is_sql, watches
 from statekit.observe.hook import publish
 from statekit.table import Transition
-from statekit.table.callbacks import Callback
+from statekit.table.callbacks import Callback, static
 from statekit.table.messages import listing
 from statekit.table.names import as_text
 
@@ -34,14 +34,16 @@ class Call:
     Attributes:
         obj: the object.
         no: the first condition that said no, with its transition.
+        has_started: whether the object was first put into the state that its row would get.
         let_through: whether that transition is made all the same, because the mode is "observe" and no other may be.
     """
 
-    __slots__ = ("let_through", "no", "obj")
+    __slots__ = ("has_started", "let_through", "no", "obj")
 
     def __init__(self, obj: Any) -> None:
         self.obj = obj
         self.no: tuple[Transition, Callback] | None = None
+        self.has_started = False
         self.let_through = False
 
 
@@ -58,11 +60,19 @@ class Event:
     def __call__(self, obj: object, /, *args: Any, **kwargs: Any) -> Any:
         name = self.body.__name__
         if next(_methods(type(obj), name), None) is not None:  # a mixin's, called by super()
-            return self.body(obj, *args, **kwargs)
+            done = self.body(obj, *args, **kwargs)
+            return _true_after(done) if inspect.isawaitable(done) else True
+        where = f"{type(obj).__name__}.{name} is an event of no table"
+        if hasattr(obj, "__transitions__") and not watches(type(obj)):
+            raise StatekitError(f"{where}: the class has __transitions__, but does not derive from statekit.Guarded.")
         raise StatekitError(
-            f"{type(obj).__name__}.{name} is an event of no table: give a transition of a guarded column "
-            f"event={name!r}, or take @statekit.event off the method."
+            f"{where}: give a transition of a guarded column event={name!r}, or take @statekit.event off the method."
         )
+
+
+async def _true_after(waiting: Awaitable[object]) -> bool:
+    await waiting
+    return True
 
 
 @overload
@@ -146,11 +156,16 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
     bodies: dict[str, Callback] = {}
     names = list(dict.fromkeys(each.event for each in with_hooks if each.event))
     for name in names:
-        existing = inspect.getattr_static(class_, name, None)
+        existing = static(class_, name)
         of_key, marked = getattr(existing, _MARK, (key, existing))
         if isinstance(marked, Event):
             bodies[name] = Callback(marked.body)
-        if of_key != key or (marked is not None and not isinstance(marked, Event)):
+        if of_key != key:
+            raise TableError(
+                f"{where}: {name!r} is an event of {class_.__name__}.{of_key} already, and a class has one method of "
+                "that name. Give one of the two another name."
+            )
+        if marked is not None and not isinstance(marked, Event):
             raise TableError(
                 f"{where}: {class_.__name__} has an attribute {name!r} already, and the event {name!r} needs a method "
                 "of that name. If it is the event's own, decorate it with @statekit.event; else rename one of the two."
@@ -158,7 +173,7 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
 
     def of_subclass(mapper: Mapper[Any], class_: type) -> None:
         if mapper.inherits is not None:
-            install_own(guard, key, mapper)
+            install_in_subclass(guard, key, mapper)
 
     def take_away() -> None:
         if event_of_mappers.contains(class_, "before_mapper_configured", of_subclass):
@@ -167,11 +182,13 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
             for name, value in before.items():
                 delattr(changed, name) if value is None else setattr(changed, name, value)
 
+    if not names:
+        return take_away
     try:
         _put(class_, guard, key, names, bodies, changes.setdefault(class_, {}))
         for each in mapper.self_and_descendants:
             if each is not mapper:
-                install_own(guard, key, each, changes.setdefault(each.class_, {}))
+                install_in_subclass(guard, key, each, changes.setdefault(each.class_, {}))
         event_of_mappers.listen(class_, "before_mapper_configured", of_subclass, propagate=True)
     except BaseException:
         take_away()
@@ -179,14 +196,19 @@ def install(guard: Guard, mapper: Mapper[Any] | None, key: str, where: str) -> C
     return take_away
 
 
-def install_own(guard: Guard, key: str, mapper: Mapper[Any], before: dict[str, Any] | None = None) -> None:
+def install_in_subclass(guard: Guard, key: str, mapper: Mapper[Any], before: dict[str, Any] | None = None) -> None:
     """Let a subclass that inherits a guarded attribute do something of its own; ``before`` gets what it had."""
     class_ = mapper.class_
     bodies = {}
     for name in dict.fromkeys(each.event for each in guard.table.transitions if each.event):
-        existing = inspect.getattr_static(class_, name, None)
+        existing = static(class_, name)
         if isinstance(existing, Event):
             bodies[name] = Callback(existing.body)
+        if isinstance(existing, QueryableAttribute):
+            raise TableError(
+                f"{class_.__name__} has an attribute {name!r}, and inherits an event of that name from "
+                f"{guard.model}.{key}. Rename one of the two."
+            )
     if bodies and mapper.columns.contains_column(guard.column):  # a concrete subclass has a column of its own
         _put(class_, guard, key, list(bodies), bodies, {} if before is None else before)
 
@@ -206,7 +228,7 @@ def _put(
         awaited = _is_async(guard, name, bodies.get(name), class_)
         if awaited not in machines:
             machines[awaited] = machine.make(guard, key, bodies, is_async=awaited)
-        existing = inspect.getattr_static(class_, name, None)
+        existing = static(class_, name)
         _, marked = getattr(existing, _MARK, (key, existing))
         made = _method(class_, machines[awaited], guard, key, name, marked, awaited)
         before[name] = vars(class_).get(name)
@@ -234,6 +256,10 @@ def _check(transition: Transition, class_: type, where: str) -> None:
             raise TableError(
                 f"{where}: {transition!r} has something to call, and no event that would call it: what is before and "
                 'after belongs to a named transition. Give it event="…".'
+            )
+        if hook is not None and hook == transition.event:
+            raise TableError(
+                f"{where}: {transition!r} would call itself, without end. Take it out of before= or after=."
             )
         if hook is not None:
             Callback(hook).check(class_, f"{where}, a callback of {transition!r}")
@@ -268,15 +294,16 @@ def _method(class_: type, machine: Any, guard: Guard, key: str, name: str, marke
                 marked.body(self, *args, **kwargs)
             return True
         call = Call(self)
-        try:
-            done = trigger(self, call, args, kwargs)
-            if not done and refusals.let_through(call):
+        while True:
+            try:
                 done = trigger(self, call, args, kwargs)
-            return done if done and not call.let_through else refusals.by_condition(self, call)
-        except Elsewhere:
-            if not refusals.has_started(self):
-                return refusals.elsewhere(self)
-        return method(self, *args, **kwargs)
+                if not done and refusals.let_through(call):
+                    done = trigger(self, call, args, kwargs)
+                return done if done and not call.let_through else refusals.by_condition(self, call)
+            except Elsewhere:
+                if call.has_started or not refusals.has_started(self):
+                    return refusals.elsewhere(self)
+                call.has_started = True
 
     async def async_method(self: Any, /, *args: Any, **kwargs: Any) -> bool:
         if type(self) is not class_ and is_overridden(type(self)):
@@ -285,15 +312,16 @@ def _method(class_: type, machine: Any, guard: Guard, key: str, name: str, marke
                 await waiting
             return True
         call = Call(self)
-        try:
-            done = await trigger(self, call, args, kwargs)
-            if not done and refusals.let_through(call):
+        while True:
+            try:
                 done = await trigger(self, call, args, kwargs)
-            return done if done and not call.let_through else refusals.by_condition(self, call)
-        except Elsewhere:
-            if not refusals.has_started(self):
-                return refusals.elsewhere(self)
-        return await async_method(self, *args, **kwargs)
+                if not done and refusals.let_through(call):
+                    done = await trigger(self, call, args, kwargs)
+                return done if done and not call.let_through else refusals.by_condition(self, call)
+            except Elsewhere:
+                if call.has_started or not refusals.has_started(self):
+                    return refusals.elsewhere(self)
+                call.has_started = True
 
     made: Any = async_method if awaited else method
     if marked is not None:
@@ -303,6 +331,16 @@ def _method(class_: type, machine: Any, guard: Guard, key: str, name: str, marke
         made.__doc__ = f"Event of {guard.model}.{key}: {refusals.described()}."
     setattr(made, _MARK, (key, marked))
     return made
+
+
+def is_left_to_default(guard: Guard, key: str, obj: object) -> bool:
+    """Return whether an object has no row and no state yet, so that the column's default, if there is one, gives it."""
+    state = instance_state(obj)
+    if state.key is not None:
+        return False
+    # What SQLAlchemy takes for NULL and what for nothing: see Judging.created().
+    is_null = key in state.dict and guard.column.type.should_evaluate_none
+    return not is_null and (guard.default is not None or None not in guard.states.values)
 
 
 class _Refusals:
@@ -325,8 +363,11 @@ class _Refusals:
 
     def elsewhere(self, obj: Any) -> bool:
         """Deal with a call of the event on an object in a state that the event does not lead out of."""
-        pair = self._guard.states.text(getattr(obj, self._key)), self._pairs[0][1]
-        if self._guard.mode == "observe":
+        text, targets = self._guard.states.text(getattr(obj, self._key)), dict.fromkeys(t for _, t in self._pairs)
+        pair = text, text if text in targets else self._pairs[0][1]
+        if self._guard.mode == "observe" and text in targets:
+            return True  # it stays, which is no move
+        if self._guard.mode == "observe" and len(targets) == 1:
             setattr(obj, self._key, self._guard.states.values[pair[1]])  # the flush lets it pass, and counts it
             return True
         return self._refuse(obj, pair, f"The event {self._name} makes {self.described()}.")
@@ -380,7 +421,7 @@ class _Refusals:
             raise StatekitError(
                 f"{where} holds an SQL expression, of which only the database knows the state: flush first."
             )
-        if value is not None or instance_state(obj).key is not None or None in guard.states.values:
+        if value is not None or not is_left_to_default(guard, key, obj):
             return False
         text = guard.default
         if text is NOT_KNOWN:

@@ -57,6 +57,7 @@ class Flush:
 
         Raises:
             IllegalTransition: a change is illegal in "raise", or a new row is. Nothing was written.
+            TransitionRefused: a condition says no to a change, in "raise". Nothing was written.
             ConcurrentTransition: another transaction made the same move first, in "raise".
         """
         try:
@@ -268,9 +269,11 @@ class Flush:
 
     def _shown_before_functions(self) -> list[tuple[Watch, State, Any]]:
         """Return what objects show whose state the function of ``onupdate=`` will give, which sets it unseen."""
-        shown = []
-        for watch, written in self._written().items():
-            if not getattr(watch.guard.column.onupdate, "is_callable", False):
+        of_mappers = [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]
+        called = {watch for watch in of_mappers if getattr(watch.guard.column.onupdate, "is_callable", False)}
+        shown: list[tuple[Watch, State, Any]] = []
+        for watch, written in self._written().items() if called else ():
+            if watch not in called:
                 continue
             states = [each for each in written if each.key is not None and watch.key not in each.committed_state]
             shown += [(watch, each, each.dict[watch.key]) for each in states if watch.key in each.dict]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import ref
 
@@ -43,7 +43,10 @@ class Guard:
         stored_states: the states of the table, in declared order.
         trigger: whether a database trigger belongs to it: True if ``create_all()`` makes it, None if migrations do,
             False if nothing does.
+        told: what :func:`statekit.on_commit` has registered; each returns the calls to make for a move.
     """
+
+    told: tuple[Callable[[Move], Iterable[Callable[[], object]]], ...] = ()
 
     def __init__(
         self,
@@ -102,6 +105,10 @@ class Guard:
         if default is not None or self.column.server_default is not None:
             return NOT_KNOWN
         return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A MetaData with guarded columns can be pickled; what is called after a commit here is none of its business.
+        return {name: value for name, value in vars(self).items() if name != "told"}
 
     def __repr__(self) -> str:
         return f"<statekit guard {self.model}.{self.attribute}: {self.table!r}>"

@@ -14,7 +14,7 @@ from transitions.extensions.asyncio import AsyncEvent, AsyncMachine, AsyncTransi
 from statekit.errors import StatekitError, show_state
 from statekit.guards import conditions
 from statekit.guards.conditions import says_yes
-from statekit.guards.events import Call
+from statekit.guards.events import Call, is_left_to_default
 from statekit.guards.guard import Guard
 from statekit.guards.watch import is_sql
 from statekit.table import Transition
@@ -27,7 +27,7 @@ class Elsewhere(Exception):
     """An event was called on an object in a state that it does not lead out of."""
 
 
-class Name:
+class StateName:
     """What the machine calls a state; it is equal to no value of an attribute."""
 
     def __init__(self, text: str | None) -> None:
@@ -66,6 +66,13 @@ class _Transition(PlainTransition):
 
 
 class _AsyncTransition(AsyncTransition):
+    async def _eval_conditions(self, event_data: Any) -> bool:  # type: ignore[override]
+        # pytransitions' own asks them all.
+        for condition in self.conditions:
+            if not await condition.check(event_data):  # type: ignore[misc]
+                return False
+        return True
+
     async def _change_state(self, event_data: Any) -> None:  # type: ignore[override]
         event_data.machine.move(event_data.model, self.source, self.dest)
 
@@ -77,10 +84,10 @@ class _StatesOfRows:
     states: dict[Any, Any]
     model_attribute: str
 
-    def _know(self, guard: Guard, state_class: type) -> None:
+    def know(self, guard: Guard, state_class: type) -> None:
         """Take over the states of a guard."""
         self.guard = guard
-        self.names = {text: Name(text) for text in guard.states.values}
+        self.names = {text: StateName(text) for text in guard.states.values}
         self._values = {name: guard.states.values[text] for text, name in self.names.items()}
         self.add_states([state_class(name) for name in self._values])  # type: ignore[attr-defined]
         # By the names, and by the values of the attribute.
@@ -99,9 +106,12 @@ class _StatesOfRows:
         return self.states[name]
 
     def get_model_state(self, model: Any) -> Any:
-        return self.get_state(getattr(model, self.model_attribute))
+        value = getattr(model, self.model_attribute)
+        if value is None and is_left_to_default(self.guard, self.model_attribute, model):
+            raise Elsewhere
+        return self.get_state(value)
 
-    def move(self, model: Any, source: Name, target: Name) -> None:
+    def move(self, model: Any, source: StateName, target: StateName) -> None:
         """Set the state of an object that is still where the event found it.
 
         Raises:
@@ -110,7 +120,7 @@ class _StatesOfRows:
         key = self.model_attribute
         if self.get_state(getattr(model, key)).name is not source:
             raise Elsewhere
-        if target not in self._conditional and not self.guard.steps:
+        if target not in self._conditional and not (self._conditional and self.guard.steps):
             setattr(model, key, self._values[target])
             return
         row = instance_state(model)
@@ -157,7 +167,7 @@ def make(guard: Guard, key: str, bodies: dict[str, Callback], *, is_async: bool)
     machine = class_(
         model=None, states=None, initial=None, auto_transitions=False, queued=False, model_attribute=key, name=key
     )
-    machine._know(guard, class_.state_cls)
+    machine.know(guard, class_.state_cls)
     texts, names = guard.states.texts, machine.names
     for transition in guard.table.transitions:
         if transition.event is None:

@@ -118,7 +118,7 @@ def on_commit(
             ) from None
         except ValueError:  # a builtin does not tell
             pass
-        commits.register(guard.subject, partial(_calls, function, sources, targets))
+        commits.register(guard, partial(_calls, function, sources, targets))
         return function
 
     return register

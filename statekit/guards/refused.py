@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.sql.dml import UpdateBase
 
 from statekit.errors import IllegalTransition, StatekitError
-from statekit.guards.guard import Guard, all_guards
+from statekit.guards.guard import Guard, all_guards, guards_of
 from statekit.guards.hints import hint_for
 from statekit.observe import log
 from statekit.observe.hook import publish
@@ -41,7 +42,7 @@ def _translate(context: ExceptionContext) -> StatekitError | None:
     refusal = refusal_in(context.original_exception)
     if refusal is None:
         return _in_the_way(context.original_exception)
-    guard = _guard_behind(refusal)
+    guard = _guard_behind(refusal, context)
     error = _error(refusal, guard)
     error.counted_in_database = refusal.counted
     if guard is not None:
@@ -72,17 +73,24 @@ def _in_the_way(error: BaseException) -> StatekitError | None:
     )
 
 
-def _guard_behind(refusal: Refusal) -> Guard | None:
+def _guard_behind(refusal: Refusal, context: ExceptionContext) -> Guard | None:
     """Return the guard of the column that a trigger holds.
 
-    A process may have several models of one table's name, for several databases. Of those the one is taken that has the
+    A statement that SQLAlchemy has compiled names its table. For text, it has to be found by what the trigger says: a
+    process may have several models of one table's name, for several databases. Of those the one is taken that has the
     same key and the same rule, else the latest. In another schema than the declared one, the table is a copy, or a
     tenant's.
     """
+    statement = getattr(getattr(context.execution_context, "compiled", None), "statement", None)
+    of_statement = guards_of(statement.table) if isinstance(statement, UpdateBase) else []
+    return _fitting(refusal, of_statement) or _fitting(refusal, all_guards())
+
+
+def _fitting(refusal: Refusal, guards: list[Guard]) -> Guard | None:
     key = None if refusal.key is None else {name for name, _ in refusal.key}
     fitting = [
         guard
-        for guard in reversed(all_guards())
+        for guard in reversed(guards)
         if key is None or key == {column.name for column in guard.column.table.primary_key}
     ]
     named = [guard for guard in fitting if _name_of(guard) == refusal.trigger] or [

@@ -63,7 +63,7 @@ class Report:
 
     def wants_allowed(self, watch: Watch) -> bool:
         """Return whether anybody wants to know of the legal moves of a guarded attribute."""
-        return self._counts_allowed or commits.are_wanted(watch.guard.subject)
+        return self._counts_allowed or bool(watch.guard.told)
 
     def done(
         self,
@@ -101,7 +101,7 @@ class Report:
 
     def refuses(self, state: State) -> bool:
         """Return whether an object is among the refused ones that are not settled yet."""
-        return any(state is each for refusals in self._refused.values() for _, each, *_ in refusals)
+        return any(state is refusal.state for refusals in self._refused.values() for refusal in refusals)
 
     def withdraw(self, states: set[State], watch: Watch | None) -> None:
         """Forget what was noted of objects, for one guarded attribute or for all."""
@@ -110,7 +110,7 @@ class Report:
                 noted[:] = [state for state in noted if state not in states]
         for place, refusals in self._refused.items():
             if watch in (None, place[0]):
-                refusals[:] = [refusal for refusal in refusals if refusal[1] not in states]
+                refusals[:] = [refusal for refusal in refusals if refusal.state not in states]
 
     def lose(self, watch: Watch, state: State) -> None:
         """Note a row that another transaction moved to the same state first."""
@@ -127,6 +127,7 @@ class Report:
 
         Raises:
             IllegalTransition: names every refused row of the flush.
+            TransitionRefused: conditions alone have refused rows.
             ConcurrentTransition: no row was refused, and one lost a race.
         """
         refused, self._refused = self._refused, {}
@@ -134,11 +135,11 @@ class Report:
         skipped: dict[tuple[Watch, bool], list[Refusal]] = {}
         for key, refusals in refused.items():
             for refusal in refusals:
-                skip = may_skip and self._modes[key[0]] == "skip" and refusal[1].key is not None
+                skip = may_skip and self._modes[key[0]] == "skip" and refusal.state.key is not None
                 (skipped if skip else fatal).setdefault(key, []).append(refusal)
         for (watch, _), refusals in (fatal or skipped).items():
-            for _, state, *_ in refusals:
-                steps.give_up(state, watch.key)
+            for refusal in refusals:
+                steps.give_up(refusal.state, watch.key)
         # If the flush is refused, nothing of it is skipped: what would have been comes again with the next attempt.
         publish(self._blocked(fatal or skipped))
         if fatal:
@@ -146,7 +147,7 @@ class Report:
         if self._lost:
             watch, states = next(iter(self._lost.items()))
             raise self.concurrent(watch, states)
-        return [state for refusals in skipped.values() for _, state, *_ in refusals]
+        return [refusal.state for refusals in skipped.values() for refusal in refusals]
 
     def concurrent(self, watch: Watch, states: list[State], *, certain: bool = True) -> ConcurrentTransition:
         """Return the error for rows that lost a race and are where they were to go.
@@ -170,7 +171,7 @@ class Report:
         publish([self._done_move(done, states) for done, states in self._done.items() if states])
         # A row's own steps are told in their order.
         for done, states in sorted(self._done.items(), key=lambda item: item[0].step):
-            if states and commits.are_wanted(done.watch.guard.subject):
+            if states and done.watch.guard.told:
                 for connection, some in connections(done.watch, states):
                     commits.note(connection, [self._done_move(done, some)])
 
@@ -198,10 +199,10 @@ class Report:
     def _error(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> StatekitError:
         errors: list[IllegalTransition | TransitionRefused] = []
         for (watch, new), refusals in refused.items():
-            ordered = _in_order(watch, refusals)
-            by_table = [each for each in ordered if each.condition is None]
-            by_condition = [each for each in ordered if each.condition is not None]
-            errors += [self._error_for(watch, some, new=new) for some in (by_table, by_condition) if some]
+            by_condition: dict[str | None, list[Refusal]] = {None: []}
+            for each in _in_order(watch, refusals):
+                by_condition.setdefault(each.condition.name if each.condition else None, []).append(each)
+            errors += [self._error_for(watch, some, new=new) for some in by_condition.values() if some]
         errors[0].also = tuple(errors[1:])
         for other in errors[0].also:
             errors[0].add_note(f"Refused in the same flush: {other}")
@@ -233,6 +234,6 @@ def _hint_for_condition(watch: Watch, pair: Pair, condition: Callback, class_: t
 def _in_order(watch: Watch, refusals: list[Refusal]) -> list[Refusal]:
     """Return refused rows by primary key, so that the first one named is the same every time."""
     try:
-        return sorted(refusals, key=lambda refusal: watch.identity(refusal[1]) or ())
+        return sorted(refusals, key=lambda refusal: watch.identity(refusal.state) or ())
     except TypeError:
         return refusals

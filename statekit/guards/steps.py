@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
 from statekit.guards import current
-from statekit.guards.watch import State, Watch, is_sql
+from statekit.guards.watch import State, Watch, is_sql, listen_to_assignments
 
 _INFO_KEY = "statekit_steps"
 _GIVEN_UP = "statekit_steps_given_up"
@@ -42,13 +41,7 @@ def follow(mapper: Mapper[Any], key: str) -> None:
             trails[key] = [value]
             given_up.discard(key)
 
-    def listen(*args: Any) -> None:
-        event.listen(getattr(mapper.class_, key), "set", record, raw=True, propagate=True)
-
-    if mapper.configured:
-        listen()
-    else:  # after the validators of the class, which SQLAlchemy attaches then: what they return is what is assigned
-        event.listen(mapper, "mapper_configured", listen, once=True)
+    listen_to_assignments(mapper, key, record)
 
 
 def trail(state: State, key: str) -> list[Any]:

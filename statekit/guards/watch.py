@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.orm.base import NO_VALUE, manager_of_class
 from sqlalchemy.sql.elements import ClauseElement
@@ -110,3 +112,21 @@ def _find(mapper: Mapper[Any]) -> list[Watch]:
             if guard is not None and column.table in mapper._pks_by_table:
                 found.append(Watch(mapper, prop.key, column, guard))
     return found
+
+
+def listen_to_assignments(mapper: Mapper[Any], key: str, listener: Callable[[State, Any, Any, Any], object]) -> None:
+    """Call a function for whatever is assigned to an attribute, in subclasses too.
+
+    Args:
+        mapper: of the class.
+        key: the attribute.
+        listener: called with the object's state, the value, the one before, and what SQLAlchemy calls the initiator.
+    """
+
+    def listen(*args: Any) -> None:
+        event.listen(getattr(mapper.class_, key), "set", listener, raw=True, propagate=True)
+
+    if mapper.configured:
+        listen()
+    else:  # after the validators of the class, which SQLAlchemy attaches then: what they return is what is assigned
+        event.listen(mapper, "mapper_configured", listen, once=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
@@ -66,15 +67,17 @@ class Callback:
             self.takes(class_)
         except StatekitError as error:
             raise TableError(f"{where}: {error}") from None
+        if callable(self._hook) and not _takes_an_object(self._hook):
+            raise TableError(f"{where}: {self.name} takes no argument, and is given the object. Let it take one.")
 
     def is_async(self, class_: type) -> bool:
         """Return whether it is an ``async def``."""
-        return is_async(_static(class_, self._hook) if isinstance(self._hook, str) else self._hook)
+        return is_async(static(class_, self._hook) if isinstance(self._hook, str) else self._hook)
 
     def _look(self, class_: type) -> _Takes:
         called: Any = self._hook
         if isinstance(called, str):
-            called = _static(class_, called)
+            called = static(class_, called)
             if called is None:
                 raise StatekitError(
                     f"{class_.__name__} has no method {self._hook!r}. Define it in the class, or give the function."
@@ -82,6 +85,10 @@ class Callback:
             if isinstance(called, staticmethod | classmethod):
                 called = called.__get__(None, class_)
                 return _takes(called, 0)
+            if isinstance(called, functools.partialmethod):
+                called = called.__get__(None, class_)
+            elif not callable(called):
+                called = getattr(called, "func", None)  # of SQLAlchemy's hybrid_method, and singledispatchmethod
             if not callable(called):
                 return "is a value"
         return _takes(called, 1)
@@ -92,10 +99,17 @@ class Callback:
 
 def _call_method(name: str, takes: _Takes) -> Caller:
     if takes == "is a value":
-        return lambda obj, args, kwargs: getattr(obj, name)
+        return lambda obj, args, kwargs: _value(obj, name)
     if takes == "nothing":
         return lambda obj, args, kwargs: getattr(obj, name)()
     return lambda obj, args, kwargs: getattr(obj, name)(*args, **kwargs)
+
+
+def _value(obj: object, name: str) -> Any:
+    value = getattr(obj, name)
+    if callable(value):  # as an answer, it would always be a yes
+        raise StatekitError(f"{type(obj).__name__}.{name} is something to call, and no method. Name a method instead.")
+    return value
 
 
 def _call_function(function: Callable[..., Any], takes: _Takes) -> Caller:
@@ -109,9 +123,20 @@ def is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _static(class_: type, name: str) -> Any:
-    # A hybrid property would give an SQL expression for the class.
-    return inspect.getattr_static(class_, name, None)
+def static(class_: type, name: str) -> Any:
+    """Return what a class has under a name, itself or by inheritance, as it stands there; None if it has nothing."""
+    # Not by getattr(), as a hybrid property would give an SQL expression, nor from the metaclass.
+    return next((vars(each)[name] for each in class_.__mro__ if name in vars(each)), None)
+
+
+def _takes_an_object(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind_partial(None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin does not tell
+        pass
+    return True
 
 
 def _takes(function: Any, skip: int) -> _Takes:

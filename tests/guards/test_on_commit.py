@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import pickle
 import random
 import threading
 import weakref
@@ -632,6 +633,29 @@ def test_nothing_keeps_a_connection_alive(filled: sa.Engine, message: Any, told:
     del session
     gc.collect()
     assert known() is None
+
+
+def test_a_callback_keeps_no_class_alive() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Message(Base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str]
+
+    guard(Message.status, TABLE)
+    on_commit(Message.status)(lambda move, held=Message: print(held))
+    known = weakref.ref(Message)
+    Base.registry.dispose()
+    del Base, Message
+    gc.collect()
+    assert known() is None
+
+
+def test_a_metadata_whose_moves_are_told_can_be_pickled(message: Any) -> None:
+    on_commit(message.status)(lambda move: None)
+    assert "message" in pickle.loads(pickle.dumps(message.metadata)).tables
 
 
 @on_sqlite

@@ -61,7 +61,7 @@ class Account:
         self._modes: dict[Guard, OnIllegal] = {guard: guard.mode for guard in guards}
         self._refused: dict[tuple[bool, Guard, bool], _Rows] = {}
         self._done: dict[tuple[Kind, Guard, bool], _Rows] = {}
-        self.wants_identities = any(commits.are_wanted(guard.subject) for guard in guards)
+        self.wants_identities = any(guard.told for guard in guards)
         self.wants_allowed = self.wants_identities or allowed_moves_are_wanted()
         self._named = sys.maxsize if self.wants_identities else NAMED
         self.written = self.stays = self.skipped = 0
