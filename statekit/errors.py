@@ -151,6 +151,8 @@ class IllegalTransition(_RefusedRows):
         if self.new:
             return f"a new row cannot start in {target}; allowed: {allowed}."
         source = show_state(self.source)
+        if self.source == self.target:  # an event was called once more
+            return f"is in {source} already; allowed from {source}: {allowed}."
         return f"cannot move from {source} to {target}; allowed from {source}: {allowed}."
 
 
@@ -159,16 +161,20 @@ class TransitionRefused(_RefusedRows):
 
     Attributes:
         condition (str): name of the condition that said no for the first refused row.
+        asked (bool): whether it was asked; one that needs an event's arguments cannot be, where the state was assigned.
         model, attribute, identity, source, target, allowed, pairs, identities, also: as those of
             :class:`IllegalTransition`; ``new`` is always false.
     """
 
-    def __init__(self, *, condition: str, **about: Any) -> None:
+    def __init__(self, *, condition: str, asked: bool = True, **about: Any) -> None:
         self.condition = condition
+        self.asked = asked
         super().__init__(**about)
 
     def _reason(self) -> str:
         move = f"{show_state(self.source)} to {show_state(self.target)}"
+        if not self.asked:
+            return f"cannot move from {move} by an assignment: the condition {self.condition} needs arguments."
         return f"cannot move from {move} now: the condition {self.condition} says no."
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstanceState, QueryableAttribute
 from sqlalchemy.orm.base import NO_VALUE
 
 from statekit.errors import StatekitError
-from statekit.guards.attach import Guarded
+from statekit.guards.attach import Guarded, guard_on
 from statekit.guards.conditions import may_say_yes
 from statekit.guards.guard import NOT_KNOWN
 from statekit.guards.watch import Watch, watches
@@ -34,7 +34,8 @@ def available(obj: object, attribute: QueryableAttribute[Any] | str | None = Non
         The transitions out of its state of which no condition says no, in the order of the table.
 
     Raises:
-        StatekitError: the object's class has no guard, or several and ``attribute`` does not say which.
+        StatekitError: the object's class has no guard, or several and ``attribute`` does not say which; its state was
+            assigned before it was loaded; a condition is asynchronous.
     """
     watch, state = watch_of(obj, attribute)
     source = _state_of_row(watch, state)
@@ -59,7 +60,7 @@ def can(obj: object, target: Any, attribute: QueryableAttribute[Any] | str | Non
 
     Raises:
         StatekitError: the table has no such state; the object's class has no guard, or several and ``attribute`` does
-            not say which.
+            not say which; its state was assigned before it was loaded; a condition is asynchronous.
     """
     watch, state = watch_of(obj, attribute)
     text = watch.guard.states.find(target, f"{watch.model}.{watch.key}")
@@ -82,10 +83,14 @@ def watch_of(obj: object, attribute: QueryableAttribute[Any] | str | None) -> tu
     state: Any = sa.inspect(obj, raiseerr=False)
     found = watches(type(obj)) if isinstance(state, InstanceState) else ()
     key = attribute if attribute is None or isinstance(attribute, str) else attribute.key
-    chosen = [watch for watch in found if key in (None, watch.key)]
+    # The attribute of another class is not meant, though it may be called the same.
+    of_guard = None if attribute is None or isinstance(attribute, str) else guard_on(attribute)
+    chosen = [watch for watch in found if key in (None, watch.key) and of_guard in (None, watch.guard)]
     if len(chosen) != 1:
         names = ", ".join(watch.key for watch in found)
-        has = f"has several guarded attributes, of which one must be named: {names}" if found else "has no guard"
+        such = f"{type(obj).__name__}.{found[0].key}" if found else ""
+        several = f"has several guarded attributes ({names}): name one beside the object, such as attribute={such}"
+        has = several if found else "has no guard"
         if not found and hasattr(obj, "__transitions__") and not isinstance(obj, Guarded):
             has += ": it has __transitions__, but does not derive from statekit.Guarded"
         asked = f" called {key!r}" if key is not None and found else ""

@@ -3,7 +3,7 @@
 SQLAlchemy's own event for a commit comes before the database has committed, and a session's before its connection is
 given back. So what is wrapped is the end of a connection's outermost transaction, which every way of committing leads
 to: sessions, plain connections, two phases, async. It is done by the first :func:`statekit.on_commit`, never by an
-import; a connection on which nothing is to be told pays for one look into a dictionary.
+import. From then on each transaction of the process pays for a look into a dictionary, and a session's for two calls.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _tell(calls: list[Told]) -> None:
                 result.close()
                 raise TypeError("it has returned a coroutine, and a commit awaits nothing: let it begin a task")
         except Exception:
-            logging.getLogger("statekit").exception("A callback of on_commit() failed; its move is committed")
+            logging.getLogger("statekit").exception("%s failed; the move is committed", call)
         except BaseException:  # to stop is not to forget the others
             _tell(calls[number:])
             raise

@@ -59,7 +59,7 @@ class Event:
 
     def __call__(self, obj: object, /, *args: Any, **kwargs: Any) -> Any:
         name = self.body.__name__
-        if next(_methods(type(obj), name), None) is not None:  # a mixin's, called by super()
+        if next(_methods(type(obj), name), self) is not self:  # a mixin's, called by super()
             done = self.body(obj, *args, **kwargs)
             return _true_after(done) if inspect.isawaitable(done) else True
         where = f"{type(obj).__name__}.{name} is an event of no table"
@@ -266,10 +266,10 @@ def _check(transition: Transition, class_: type, where: str) -> None:
 
 
 def _methods(class_: type, name: str) -> Iterator[Any]:
-    """Return the methods of an event that a class has and inherits, its own first."""
+    """Return the methods of an event that a class has and inherits, and what is decorated, its own first."""
     for each in class_.__mro__:
         found = vars(each).get(name)
-        if hasattr(found, _MARK):
+        if hasattr(found, _MARK) or isinstance(found, Event):
             yield found
 
 

@@ -258,6 +258,7 @@ def refusal_of(
     hint: str = "",
     pairs: Counter[Pair] | None = None,
     condition: str | None = None,
+    asked: bool = True,
 ) -> IllegalTransition | TransitionRefused:
     """Return the error that names refused rows of one guard, in the order given.
 
@@ -265,6 +266,7 @@ def refusal_of(
         refused: the moves of the rows that are named, with their identities.
         pairs: how many rows of each move were refused, if not all of them are named.
         condition: name of the condition that said no; None where the table does.
+        asked: whether it was asked.
     """
     (source, target), identity = refused[0]
     about: dict[str, Any] = {
@@ -280,4 +282,8 @@ def refusal_of(
         "hint": hint,
         "key_names": key_names,
     }
-    return IllegalTransition(**about) if condition is None else TransitionRefused(condition=condition, **about)
+    return (
+        IllegalTransition(**about)
+        if condition is None
+        else TransitionRefused(condition=condition, asked=asked, **about)
+    )

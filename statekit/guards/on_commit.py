@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -15,17 +14,9 @@ from sqlalchemy.orm import QueryableAttribute
 from statekit.errors import StatekitError, TableError
 from statekit.guards import commits
 from statekit.guards.attach import guard_on
-from statekit.guards.guard import Guard
+from statekit.guards.states import ANY
 from statekit.observe.move import Move
-from statekit.table.callbacks import is_async
-
-
-class _Any(Enum):
-    ANY = "any"
-
-
-ANY = _Any.ANY
-"""Stands for every state."""
+from statekit.table.callbacks import Callback, is_async
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +24,14 @@ class CommittedMove:
     """A move whose transaction has committed.
 
     Attributes:
-        model: name of the mapped class, or of the table where no class is mapped.
+        model: name of the mapped class as text, or of the table where no class is mapped; where classes inherit the
+            column, the name of the one that has it.
         attribute: name of the guarded attribute.
         identity: primary key of the row; None where a statement wrote more rows than are looked at one by one.
         source: the state that was left, as the database stores it; None for NULL.
         target: the state that was entered; None for NULL.
         operation: name of the innermost :func:`statekit.operation` around it, or None.
-        kind: "allowed", or "observed" (illegal, let through because the mode is "observe").
+        kind: "allowed", or "observed" (illegal, let through because the mode is "observe"), or "overridden".
         number: how many rows: 1, unless ``identity`` is not known.
     """
 
@@ -93,28 +85,34 @@ def on_commit(
     guard = guard_on(attribute)
     if guard is None:
         raise TableError(
-            f"on_commit({attribute}): that has no guard. Name an attribute that has one, after it was declared, such "
-            "as Message.status."
+            f"on_commit({getattr(attribute, '__name__', attribute)}): that has no guard. Name an attribute that has "
+            "one, after it was declared, such as @on_commit(Message.status)."
         )
     where = f"on_commit({guard.model}.{guard.attribute})"
+    mapper = getattr(attribute, "parent", None)
+    if mapper is not None and mapper.inherits is not None and mapper.inherits.columns.contains_column(guard.column):
+        raise TableError(
+            f"on_commit({attribute}): the column belongs to {guard.model}, and the rows of all its classes are told. "
+            f"Write on_commit({guard.model}.{guard.attribute}, …), and look at the row if it matters which one it is."
+        )
     try:
-        sources = states_named(guard, source, f"{where}, source=")
-        targets = states_named(guard, target, f"{where}, target=")
+        sources = guard.states.named(source, f"{where}, source=")
+        targets = guard.states.named(target, f"{where}, target=")
     except StatekitError as error:
         raise TableError(str(error)) from None
 
     def register(function: _F) -> _F:
         if is_async(function):
             raise TableError(
-                f"{where}: {function.__name__} is an async def, and a commit waits for nothing. Decorate a plain "
+                f"{where}: {Callback(function).name} is an async def, and a commit waits for nothing. Decorate a plain "
                 "function; it may begin a task, with asyncio.get_running_loop().create_task(…)."
             )
         try:
             inspect.signature(function).bind(None)
         except TypeError:
             raise TableError(
-                f"{where}: {function!r} cannot be called with the move alone. Decorate a function that takes one "
-                "CommittedMove."
+                f"{where}: {_name_of(function)} cannot be called with the move alone. Decorate a function that takes "
+                "one CommittedMove."
             ) from None
         except ValueError:  # a builtin does not tell
             pass
@@ -124,19 +122,8 @@ def on_commit(
     return register
 
 
-def states_named(guard: Guard, wanted: Any, where: str) -> frozenset[str | None] | None:
-    """Return the text of one state or of several that a user named; None for :data:`ANY`.
-
-    Raises:
-        StatekitError: the table has no such state, or none is named.
-    """
-    if wanted is ANY:
-        return None
-    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | Enum)
-    states = frozenset(guard.states.find(each, where) for each in (wanted if several else [wanted]))
-    if not states:
-        raise StatekitError(f"{where}: no state is named. Name one, or leave the argument out for any of them.")
-    return states
+def _name_of(function: object) -> str:
+    return Callback(function).name if callable(function) else repr(function)
 
 
 def _calls(
@@ -149,9 +136,21 @@ def _calls(
         return
     known = [identity for identity in move.identities if identity is not None]
     for identity in known:
-        yield partial(function, _committed(move, identity, 1))
+        yield _Call(function, _committed(move, identity, 1))
     if move.number > len(known):
-        yield partial(function, _committed(move, None, move.number - len(known)))
+        yield _Call(function, _committed(move, None, move.number - len(known)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    function: Callable[[CommittedMove], object]
+    move: CommittedMove
+
+    def __call__(self) -> object:
+        return self.function(self.move)
+
+    def __str__(self) -> str:
+        return f"on_commit(): {_name_of(self.function)}({self.move})"
 
 
 def _committed(move: Move, identity: tuple[Any, ...] | None, number: int) -> CommittedMove:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused, show_state
+from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused
 from statekit.guards import commits, steps
 from statekit.guards.guard import refusal_of
 from statekit.guards.hints import hint_for
@@ -210,10 +210,11 @@ class Report:
 
     def _error_for(self, watch: Watch, refusals: list[Refusal], *, new: bool) -> IllegalTransition | TransitionRefused:
         pair, state, hint, condition = refusals[0]
+        asked = condition is None or condition.takes(state.class_) != "required"
         if condition is None:
             hint = hint or hint_for(watch.guard, pair, new=new)
-        else:
-            hint = _hint_for_condition(watch, pair, condition, state.class_)
+        elif not asked:
+            hint = _hint_for_condition(watch, pair)
         return refusal_of(
             watch.guard,
             [(each.pair, watch.identity(each.state)) for each in refusals],
@@ -222,13 +223,15 @@ class Report:
             key_names=watch.key_names,
             hint=hint,
             condition=condition.name if condition else None,
+            asked=asked,
         )
 
 
-def _hint_for_condition(watch: Watch, pair: Pair, condition: Callback, class_: type) -> str:
-    if condition.takes(class_) != "required":
-        return ""
-    return f"It needs arguments, which an assignment does not have: call the event for {show_state(pair[1])}."
+def _hint_for_condition(watch: Watch, pair: Pair) -> str:
+    events = [
+        each.event for each, move in zip(watch.guard.table.transitions, watch.guard.moves, strict=True) if move == pair
+    ]
+    return f"Call the event {events[0]}." if events[0] else "Give the transition an event, and call that."
 
 
 def _in_order(watch: Watch, refusals: list[Refusal]) -> list[Refusal]:

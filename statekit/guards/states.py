@@ -6,7 +6,7 @@ Everything that compares, counts or reports works with the text; only this modul
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,14 @@ from statekit.table import TransitionTable
 from statekit.table.messages import listing, suggestion
 
 _plain_dialect = DefaultDialect()
+
+
+class _Any(enum.Enum):
+    ANY = "any"
+
+
+ANY = _Any.ANY
+"""Stands for every state, where states are asked for."""
 
 
 class ColumnStates:
@@ -108,6 +116,30 @@ class ColumnStates:
             f"{where}: {state!r} is no state of the table, which has {listing(self.values)}."
             f"{suggestion(str(state), self.values)}"
         )
+
+    def named(self, wanted: Any, where: str, *, unknown: bool = False) -> frozenset[str | None] | None:
+        """Return the text of one state, or of several, that a user named; None for :data:`ANY`.
+
+        Args:
+            wanted: a state, or a tuple of states.
+            where: what messages call the place where they were written.
+            unknown: whether a state may be none of the table.
+
+        Raises:
+            StatekitError: no state is named, or the table has not got it.
+        """
+        if wanted is ANY:
+            return None
+        several = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str | enum.Enum) else [wanted]
+        if not several:
+            raise StatekitError(f"{where}: no state is named. Name one, or leave the argument out for any of them.")
+        return frozenset(self._find_or_text(each, where) if unknown else self.find(each, where) for each in several)
+
+    def _find_or_text(self, state: Any, where: str) -> str | None:
+        try:
+            return self.find(state, where)
+        except StatekitError:
+            return self.text(state)
 
     def member_by_value(self, value: object) -> Any:
         """Return the member of the column's Enum that has a value, or None."""

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statekit.table.callbacks import Callback, is_async
+from statekit.errors import StatekitError
+from statekit.table.callbacks import Callback
+from statekit.table.callbacks import is_async as is_async_def
 from statekit.table.messages import Place, quote, short
 from statekit.table.names import State, as_text
 from statekit.table.transition import Hook, Transition
@@ -73,13 +75,21 @@ class _AsyncWithoutObject(WithoutObject):
 class _Called:
     """What a table has called, as pytransitions calls it: with an EventData."""
 
-    def __init__(self, hook: Hook) -> None:
+    def __init__(self, hook: Hook, is_async: bool) -> None:
         self.hook = hook
+        self._is_async = is_async
         self._callback = Callback(hook)
         self.__name__ = self._callback.name  # for the drawings of pytransitions
 
     def __call__(self, data: Any) -> Any:
-        return self._callback(data.model, data.args, data.kwargs)
+        result = self._callback(data.model, data.args, data.kwargs)
+        if inspect.iscoroutine(result) and not self._is_async:
+            result.close()
+            raise StatekitError(
+                f"{self._callback.name} is an async def, which this machine never awaits. Pass to_machine() "
+                "machine_class=transitions.extensions.asyncio.AsyncMachine."
+            )
+        return result
 
 
 class _Asked(_Called):
@@ -133,6 +143,7 @@ class _Reader:
     def __init__(self, machine: Any) -> None:
         self.machine = machine
         self.problems: list[str] = []
+        self._made: dict[tuple[str, str], tuple[str, Any]] = {}
 
     def states(self, transitions: Iterable[Transition]) -> tuple[State, list[State]]:
         """Return the initial state and all states."""
@@ -158,6 +169,11 @@ class _Reader:
                     self._note(event, edge, "stays where it is", f"A row may always do that: take it out, {_METHOD}")
             elif edge.source not in self.machine.states or edge.dest not in self.machine.states:
                 self._note(event, edge, "is between states that the machine does not have", "Add them.")
+            elif (other := self._made.setdefault((edge.source, edge.dest), (event, edge)))[1] is not edge and not (
+                other[0] == event and _same(other[1], edge)
+            ):
+                mend = "A move has one event: write a method that calls it, or one condition that says or."
+                self._note(event, edge, f"makes the same move as {other[0]!r}", mend)
             else:
                 yield self._transition(event, edge)
 
@@ -207,7 +223,7 @@ class _Reader:
         owner, name = getattr(called, "__self__", None), getattr(called, "__name__", "")
         if any(owner is model for model in self.machine.models) and getattr(owner, name, None) == called:
             return str(name)
-        return _AsyncWithoutObject(called) if is_async(called) else WithoutObject(called)
+        return _AsyncWithoutObject(called) if is_async_def(called) else WithoutObject(called)
 
     def _note(self, event: str, edge: Any, what: str, mend: str) -> None:
         target = "" if edge.dest is None else f" → {quote(edge.dest)}"
@@ -236,7 +252,11 @@ def _unknown_hooks(machine: Any) -> Iterator[str]:
     for name in of_machine:
         if called := getattr(machine, name, None):  # 0.9.0 has no on_final
             yield f"{name}={called} of the machine. Give it to the transitions, as before= or after=."
+    if machine.has_queue:
+        yield "queued=True. An event of a table is done when it returns: take it out."
     for state in machine.states.values():
+        if getattr(state, "timeout", 0):
+            yield f"timeout={state.timeout} of {quote(state.name)}. A row may stay for ever: take it out."
         for name in ("on_enter", "on_exit"):
             if called := getattr(state, name):
                 ways = "into it, as after=" if name == "on_enter" else "out of it, as before="
@@ -261,8 +281,14 @@ def build(table: TransitionTable, model: object, machine_class: type[Any] | None
     """
     from transitions import Machine
     from transitions.extensions.asyncio import AsyncMachine
+    from transitions.extensions.nesting import HierarchicalMachine
 
     class_ = machine_class or Machine
+    if not (isinstance(class_, type) and issubclass(class_, Machine)) or issubclass(class_, HierarchicalMachine):
+        raise TypeError(
+            f"to_machine(): machine_class={short(class_)}; allowed is a subclass of transitions.Machine, and none with "
+            "nested states"
+        )
     own = {"states", "transitions", "auto_transitions", "send_event"} & options.keys()
     if own:
         raise TypeError(f"to_machine() sets {', '.join(sorted(own))} itself, from the table: leave it out")
@@ -271,7 +297,8 @@ def build(table: TransitionTable, model: object, machine_class: type[Any] | None
             "NULL is a state of the table, and pytransitions has no such state",
             "Give it a name in a table of its own, and make the machine of that.",
         )
-    if not issubclass(class_, AsyncMachine) and (waiting := next(_async_hooks(table), None)) is not None:
+    is_async = issubclass(class_, AsyncMachine)
+    if not is_async and (waiting := next(_async_hooks(table), None)) is not None:
         raise _TO.error(
             f"{waiting} is an async def, which {class_.__name__} never awaits",
             "Pass machine_class=transitions.extensions.asyncio.AsyncMachine.",
@@ -283,7 +310,7 @@ def build(table: TransitionTable, model: object, machine_class: type[Any] | None
     machine: Machine = class_(
         model=model,
         states=list(states.values()),
-        transitions=[_edge(each, _event(each, table), states) for each in table.transitions],
+        transitions=[_edge(each, _event(each, table), states, is_async) for each in table.transitions],
         auto_transitions=False,
         send_event=True,
         **options,
@@ -303,21 +330,21 @@ def _event(transition: Transition, table: TransitionTable) -> str:
     return name
 
 
-def _edge(transition: Transition, event: str, states: dict[State, Any]) -> dict[str, Any]:
+def _edge(transition: Transition, event: str, states: dict[State, Any], is_async: bool) -> dict[str, Any]:
     return {
         "trigger": event,
         "source": states[transition.source],
         "dest": states[transition.target],
-        "conditions": [_Asked(hook) for hook in transition.conditions],
-        "before": [_Called(hook) for hook in (transition.before,) if hook is not None],
-        "after": [_Called(hook) for hook in (transition.after,) if hook is not None],
+        "conditions": [_Asked(hook, is_async) for hook in transition.conditions],
+        "before": [_Called(hook, is_async) for hook in (transition.before,) if hook is not None],
+        "after": [_Called(hook, is_async) for hook in (transition.after,) if hook is not None],
     }
 
 
 def _async_hooks(table: TransitionTable) -> Iterator[str]:
     for each in table.transitions:
         for hook in (*each.conditions, each.before, each.after):
-            if callable(hook) and is_async(hook):
+            if callable(hook) and is_async_def(hook):
                 yield Callback(hook).name
 
 

@@ -126,5 +126,6 @@ def _hook(hook: object, place: Place, *, may_lack: bool = True) -> Hook | None:
         return cast(Hook, hook)
     raise place.error(
         f"{short(hook)} cannot be called",
-        "Allowed is a function, or the name of a method of the model as text: write one of these.",
+        "Allowed is a function, or the name of a method of the model as text: write one of these"
+        + (", which may call several." if may_lack else "."),
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,10 +12,10 @@ from sqlalchemy.orm import QueryableAttribute
 
 from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused, show_pairs, show_states
 from statekit.guards.attach import guard_on
-from statekit.guards.guard import Guard
-from statekit.guards.on_commit import ANY
+from statekit.guards.states import ANY
 from statekit.observe.hook import subscribe
 from statekit.observe.move import Move
+from statekit.table.messages import suggestion
 from statekit.table.names import STAR
 
 
@@ -68,10 +67,13 @@ class assert_blocked:
     ) -> None:
         guard = guard_on(attribute)
         if guard is None:
-            raise StatekitError(f"assert_blocked({attribute}): that has no guard.")
+            raise StatekitError(
+                f"assert_blocked({attribute}): that has no guard. Name a guarded attribute, such as Message.status."
+            )
         self._guard = guard
         self._name = f"{guard.model}.{guard.attribute}"
-        self._sources, self._targets = _texts(guard, source, "source="), _texts(guard, target, "target=")
+        self._sources = guard.states.named(source, f"assert_blocked({self._name}), source=", unknown=True)
+        self._targets = guard.states.named(target, f"assert_blocked({self._name}), target=", unknown=True)
         self._times = times
         self._models = {guard.model}
         self._others: Counter[Pair] = Counter()
@@ -86,6 +88,7 @@ class assert_blocked:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        __tracebackhide__ = True
         self._unsubscribe()
         is_meant = isinstance(error, IllegalTransition | TransitionRefused) and self._read(error)
         if error is not None and self.error is None:
@@ -137,23 +140,11 @@ class assert_blocked:
         found = f", and {matching} were" if self._times is not None else ""
         blocked = show_pairs(self.pairs) or "nothing"
         moved = f"; moved: {show_pairs(self._others)}" if self._others else ""
-        return f"{self._name}: expected {' → '.join(ends)} {wanted}{found}. Blocked: {blocked}{moved}."
-
-
-def _texts(guard: Guard, wanted: Any, where: str) -> frozenset[str | None] | None:
-    if wanted is ANY:
-        return None
-    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | Enum)
-    states = frozenset(_text(guard, each) for each in (wanted if several else [wanted]))
-    if not states:
-        raise StatekitError(
-            f"assert_blocked(), {where}: no state is named. Name one, or leave the argument out for any of them."
-        )
-    return states
-
-
-def _text(guard: Guard, state: Any) -> str | None:
-    try:
-        return guard.states.find(state, "")
-    except StatekitError:  # what is no state of the table is what is blocked most surely
-        return guard.states.text(state)
+        text = f"{self._name}: expected {' → '.join(ends)} {wanted}{found}. Blocked: {blocked}{moved}."
+        known = self._guard.states.values
+        for state in sorted({*(self._sources or ()), *(self._targets or ())} - known.keys(), key=str):
+            if state is not None:
+                text += f" {state!r} is no state of the table.{suggestion(state, known)}"
+        if not self.pairs and not self._others:
+            text += " Nothing was written: an assignment is judged by the flush, which belongs into the block."
+        return text

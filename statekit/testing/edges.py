@@ -64,8 +64,8 @@ class EdgeTests:
             return  # for others to derive from
         if attribute is None or not isinstance(attribute, QueryableAttribute) or guard_on(attribute) is None:
             raise TypeError(
-                f"{cls.__name__}.attribute is {attribute!r}; allowed is a guarded attribute of a mapped class, such as "
-                "attribute = Message.status."
+                f"{cls.__name__}.attribute is {attribute}, which has no guard; allowed is a guarded attribute of a "
+                "mapped class, such as attribute = Message.status."
             )
         if cls.make is EdgeTests.make:
             raise TypeError(f"{cls.__name__} lacks make(): define it, to return a new object of the model.")
@@ -108,7 +108,7 @@ class EdgeTests:
     def test_an_assignment(self, session: Session, edge: Pair) -> None:
         """An object moves by assignment and flush where the table allows it, and only there."""
         source, target = map(self._value, edge)
-        obj = in_state(session, self.make(), source, self._key())
+        obj = in_state(session, self._made(), source, self._key())
         if edge in self._guard().legal:
             self.prepare(obj, source, target)
             session.flush()
@@ -120,7 +120,7 @@ class EdgeTests:
     def test_a_statement(self, session: Session, edge: Pair) -> None:
         """A row moves by an UPDATE statement where the table allows it, and only there."""
         source, target = map(self._value, edge)
-        obj = in_state(session, self.make(), source, self._key())
+        obj = in_state(session, self._made(), source, self._key())
         watch = self._watch(obj)
         key = zip(watch.primary_key, watch.row_key(sa.inspect(obj)), strict=True)
         statement = sa.update(watch.table).where(*(column == part for column, part in key))
@@ -131,7 +131,7 @@ class EdgeTests:
 
     def test_a_start(self, session: Session, start: str | None) -> None:
         """A new row starts in an initial state, and in no other."""
-        guard, obj = self._guard(), self.make()
+        guard, obj = self._guard(), self._made()
         setattr(obj, self._key(), start_value(guard, start))
         error, observed = self._attempt(session, lambda: session.add(obj))
         shown = f"a new {guard.model} in {show_state(start)}"
@@ -144,6 +144,12 @@ class EdgeTests:
         else:
             assert error is not None, f"{shown} was inserted; allowed: {show_states(guard.initial)}"
 
+    def _made(self) -> Any:
+        obj, class_ = self.make(), type(self).attribute.parent.class_
+        if not isinstance(obj, class_):
+            raise TypeError(f"{type(self).__name__}.make() has returned {obj!r}; allowed is a new {class_.__name__}.")
+        return obj
+
     def _attempt(self, session: Session, write: Callable[[], object]) -> _Outcome:
         with operation(type(self).__name__) as op:
             try:
@@ -154,6 +160,7 @@ class EdgeTests:
         return None, bool(op.observed)
 
     def _check(self, session: Session, obj: Any, edge: Pair, outcome: _Outcome) -> None:
+        __tracebackhide__ = True
         guard, shown = self._guard(), " → ".join(map(show_state, edge))
         error, observed = outcome
         now = self._row(session, obj)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from sqlalchemy.orm import QueryableAttribute
+
+from statekit.guards.attach import guard_on
 from statekit.table import TransitionTable
 
 try:
@@ -39,11 +42,13 @@ _names = st.from_regex(r"[A-Z][A-Z_]{0,7}", fullmatch=True)
 
 
 @st.composite
-def walks(draw: st.DrawFn, table: TransitionTable, *, legal: bool = True, max_size: int = 10) -> list[Any]:
+def walks(
+    draw: st.DrawFn, table: TransitionTable | QueryableAttribute[Any], *, legal: bool = True, max_size: int = 10
+) -> list[Any]:
     """Generate walks through a table: states of which the first is one that a new row may start in.
 
     Args:
-        table: the table.
+        table: the table, or a guarded attribute, such as ``Message.status``.
         legal: whether every step is allowed; else a step leads to any other state, allowed or not.
         max_size: the greatest number of states.
 
@@ -52,9 +57,11 @@ def walks(draw: st.DrawFn, table: TransitionTable, *, legal: bool = True, max_si
 
     Raises:
         ValueError: ``max_size`` is less than 1.
+        TypeError: it is no table, and no attribute that has one.
     """
     if max_size < 1:
         raise ValueError(f"walks(): allowed is max_size ≥ 1; got {max_size}")
+    table = _table_of(table)
     walk = [draw(st.sampled_from(list(table.initial)))]
     for _ in range(draw(st.integers(0, max_size - 1))):
         here = walk[-1]
@@ -66,17 +73,30 @@ def walks(draw: st.DrawFn, table: TransitionTable, *, legal: bool = True, max_si
 
 
 @st.composite
-def moves(draw: st.DrawFn, table: TransitionTable) -> tuple[Any, Any]:
+def moves(draw: st.DrawFn, table: TransitionTable | QueryableAttribute[Any]) -> tuple[Any, Any]:
     """Generate moves between two states of a table, allowed or not.
 
     Args:
-        table: the table.
+        table: the table, or a guarded attribute, such as ``Message.status``.
 
     Returns:
         Source and target, as members where the table has an Enum, else as text.
+
+    Raises:
+        TypeError: it is no table, and no attribute that has one.
     """
+    table = _table_of(table)
     source, target = draw(st.sampled_from(list(itertools.permutations(table.states, 2))))
     return _as_declared(table, source), _as_declared(table, target)
+
+
+def _table_of(given: object) -> TransitionTable:
+    if isinstance(given, TransitionTable):
+        return given
+    guard = guard_on(given)
+    if guard is None:
+        raise TypeError(f"{given!r} is no TransitionTable, and no guarded attribute such as Message.status")
+    return guard.table
 
 
 def _as_declared(table: TransitionTable, state: str | None) -> Any:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import functools
 import operator
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.ext.hybrid import hybrid_method
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 
 import statekit
 from statekit import (
     Guarded,
+    IllegalTransition,
     StatekitError,
     TableError,
     Transition,
     TransitionRefused,
     TransitionTable,
+    available,
+    can,
     counts,
     guard,
     operation,
@@ -513,3 +519,375 @@ def test_what_ends_an_async_event_is_no_error_in_the_log_of_pytransitions(
     with pytest.raises((StatekitError, asyncio.CancelledError)):
         asyncio.run(Message(status="PROMOTED" if how == "elsewhere" else "READY").promote())
     assert not [record for record in caplog.records if record.name.startswith("transitions")]
+
+
+@on_sqlite
+class TestAskingInTheMiddleOfAChange:
+    """``can()`` shows a condition the state that is left. A query in it must not flush the object as it is shown."""
+
+    def model(self, base: Any, engine: sa.Engine, ask: Any) -> Any:
+        table = TransitionTable(Transition("READY", "PROMOTED", conditions=ask), "READY → SPAM_REVIEW", initial="READY")
+        message = a_model(base, table)
+        return filled(engine, message) and message
+
+    def test_a_condition_that_queries_leaves_the_change(self, engine: sa.Engine, base: Any) -> None:
+        message = self.model(base, engine, lambda one: sa.inspect(one).session.scalar(sa.select(message.id)) == 1)
+        with Session(engine) as session:
+            one = session.get(message, 1)
+            one.status = "SPAM_REVIEW"
+            assert can(one, "PROMOTED") is True
+            session.commit()
+        assert rows(engine) == ["SPAM_REVIEW"]
+
+    def test_a_new_object_is_not_inserted_by_it(self, engine: sa.Engine, base: Any) -> None:
+        message = self.model(base, engine, lambda one: sa.inspect(one).session.scalar(sa.select(message.id)) == 1)
+        with Session(engine) as session:
+            one = message()
+            session.add(one)
+            available(one)
+            assert (one in session.new, "status" in one.__dict__) == (True, False)
+
+    def test_a_condition_that_flushes_is_an_error_and_no_loss(self, engine: sa.Engine, base: Any) -> None:
+        message = self.model(base, engine, lambda one: sa.inspect(one).session.flush() is None)
+        with Session(engine) as session:
+            one = session.get(message, 1)
+            one.status = "SPAM_REVIEW"
+            with pytest.raises(StatekitError, match="has flushed the session"):
+                can(one, "PROMOTED")
+
+    def test_it_is_shown_the_state_that_is_left(self, engine: sa.Engine, base: Any) -> None:
+        shown: list[str] = []
+        message = self.model(base, engine, lambda one: shown.append(one.status))
+        with Session(engine) as session:
+            one = session.get(message, 1)
+            one.status = "SPAM_REVIEW"
+            can(one, "PROMOTED")
+        assert (shown, one.status) == (["READY"], "SPAM_REVIEW")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+class TestAConditionThatIsNotWhatItSeems:
+    def promoted(self, base: Any, condition: Any, **methods: Any) -> Any:
+        table = TransitionTable(Transition("READY", "PROMOTED", "promote", conditions=condition))
+        columns = {"id": mapped_column(sa.Integer, primary_key=True), "status": mapped_column(sa.String)}
+        named: Any = type(
+            "Letter",
+            (Guarded, base),
+            {"__tablename__": "letter", **columns, **methods, "__transitions__": {"status": table}},
+        )
+        return named(status="READY")
+
+    def test_a_hybrid_method_is_called(self, base: Any) -> None:
+        with pytest.raises(TransitionRefused):
+            self.promoted(base, "may", may=hybrid_method(lambda self: False)).promote()
+
+    def test_a_partial_method_is_called(self, base: Any) -> None:
+        letter = self.promoted(
+            base, "may", ask=lambda self, yes: yes, may=functools.partialmethod(lambda s, y: y, False)
+        )
+        with pytest.raises(TransitionRefused):
+            letter.promote()
+
+    def test_an_attribute_that_holds_a_function_is_an_error(self, base: Any) -> None:
+        class Holder:
+            def __get__(self, obj: object, owner: type) -> Any:
+                return self if obj is None else lambda: False
+
+        with pytest.raises(StatekitError, match="Letter.may is something to call, and no method"):
+            self.promoted(base, "may", may=Holder()).promote()
+
+    def test_a_plain_function_that_returns_a_coroutine_is_an_error(self, base: Any) -> None:
+        async def yes(obj: object) -> bool:
+            return True
+
+        with pytest.raises(StatekitError, match="is asynchronous"):
+            self.promoted(base, lambda obj: yes(obj)).promote()
+
+    def test_a_function_without_a_parameter_is_refused_when_it_is_declared(self, base: Any) -> None:
+        def yes() -> bool:
+            return True
+
+        with pytest.raises(TableError, match="yes takes no argument, and is given the object"):
+            a_model(base, TransitionTable(Transition("READY", "PROMOTED", conditions=yes)))
+
+
+def test_an_async_event_stops_at_the_first_no(base: Any) -> None:
+    asked: list[str] = []
+
+    def no(name: str) -> Any:
+        return lambda obj: bool(asked.append(name))
+
+    class Message(Guarded, base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+        __transitions__ = {
+            "status": TransitionTable(Transition("READY", "PROMOTED", "promote", conditions=[no("a"), no("b")]))
+        }
+
+        @statekit.event
+        async def promote(self) -> None: ...
+
+    with pytest.raises(TransitionRefused):
+        asyncio.run(Message(status="READY").promote())
+    assert asked == ["a"]
+
+
+def test_an_async_event_goes_on_in_observe(base: Any) -> None:
+    class Message(Guarded, base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+        __transitions__ = {
+            "status": TransitionTable(Transition("READY", "PROMOTED", "promote", conditions=lambda obj: False))
+        }
+
+        @statekit.event
+        async def promote(self) -> None: ...
+
+    one = Message()
+    with operation("Watch", on_illegal="observe"):
+        assert asyncio.run(one.promote()) is True
+    assert one.status == "PROMOTED"
+
+
+class TestAnEventThatWasCalledBefore:
+    TABLE = TransitionTable(
+        Transition("OPEN", "CLOSED", "close"), Transition("DRAFT", "DROPPED", "close"), "OPEN → DRAFT"
+    )
+
+    def one(self, base: Any, status: str, **options: Any) -> Any:
+        class Ticket(base):
+            __tablename__ = "ticket"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str]
+
+        guard(Ticket.status, self.TABLE, **options)
+        return Ticket(status=status)
+
+    def test_says_that_the_object_is_there_already(self, base: Any) -> None:
+        with pytest.raises(IllegalTransition, match="is in DROPPED already; allowed from DROPPED: nothing"):
+            self.one(base, "DROPPED").close()
+
+    def test_in_observe_leaves_it_there(self, base: Any) -> None:
+        ticket = self.one(base, "DROPPED", on_illegal="observe")
+        assert (ticket.close(), ticket.status) == (True, "DROPPED")
+
+    def test_in_observe_is_refused_where_its_target_cannot_be_told(self, base: Any) -> None:
+        ticket = self.one(base, "ELSEWHERE", on_illegal="observe")
+        with pytest.raises(IllegalTransition, match="The event close makes OPEN → CLOSED, DRAFT → DROPPED"):
+            ticket.close()
+
+
+class TestNull:
+    TABLE = TransitionTable(Transition(None, "A", "wake"), Transition("A", "B", "go"))
+
+    def model(self, base: Any, default: Any) -> Any:
+        class Ticket(base):
+            __tablename__ = "ticket"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str | None] = mapped_column(default=default)
+
+        guard(Ticket.status, self.TABLE)
+        return Ticket
+
+    def test_is_not_the_state_of_a_new_object_with_a_default(self, base: Any) -> None:
+        ticket = self.model(base, "A")()
+        with pytest.raises(IllegalTransition, match="is in A already"):
+            ticket.wake()
+        assert (ticket.go(), ticket.status) == (True, "B")
+
+    def test_is_the_state_of_a_new_object_without_one(self, base: Any) -> None:
+        ticket = self.model(base, None)()
+        assert (ticket.wake(), ticket.status) == (True, "A")
+
+
+@all_sync_backends
+def test_rows_that_different_conditions_refuse_are_told_apart(engine: sa.Engine, base: Any) -> None:
+    table = TransitionTable(Transition("READY", "PROMOTED", conditions=["author", "may_be_promoted"]), initial="READY")
+
+    class Message(base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+        author: Mapped[str | None]
+        may_be_promoted = False
+
+    guard(Message.status, table)
+    base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Message(id=1), Message(id=2, author="Ada"), Message(id=3, author="Bob")])
+        session.commit()
+        for one in session.scalars(sa.select(Message)).all():
+            one.status = "PROMOTED"
+        with pytest.raises(TransitionRefused) as caught:
+            session.flush()
+    (other,) = caught.value.also
+    assert isinstance(other, TransitionRefused)
+    assert (caught.value.condition, caught.value.identities) == ("author", ((1,),))
+    assert (other.condition, other.identities) == ("may_be_promoted", ((2,), (3,)))
+
+
+@on_sqlite
+def test_a_condition_that_needs_arguments_names_the_event_to_call(engine: sa.Engine, base: Any) -> None:
+    table = TransitionTable(Transition("READY", "PROMOTED", "promote", conditions=lambda obj, reviewer: True))
+    message = a_model(base, table)
+    with Session(filled(engine, message)) as session:
+        session.get(message, 1).status = "PROMOTED"
+        with pytest.raises(
+            TransitionRefused, match="by an assignment: the condition lambda.* needs arguments. Call the event promote."
+        ) as caught:
+            session.flush()
+    assert caught.value.asked is False
+
+
+@on_sqlite
+def test_a_new_object_that_an_event_has_moved_is_refused_with_what_to_do(engine: sa.Engine, base: Any) -> None:
+    message = a_model(base)
+    base.metadata.create_all(engine)
+    with Session(engine) as session:
+        one = message(author="Ada")
+        one.promote()
+        session.add(one)
+        with pytest.raises(IllegalTransition, match=r"Flush it before it moves, or declare guard\(..., steps=True\)"):
+            session.flush()
+
+
+class TestADeclaration:
+    def test_of_an_event_that_would_call_itself_is_refused(self, base: Any) -> None:
+        with pytest.raises(TableError, match="would call itself"):
+            a_model(base, TransitionTable(Transition("READY", "PROMOTED", "promote", after="promote")))
+
+    def test_may_call_an_event_as_a_method_of_the_metaclass(self, base: Any) -> None:
+        one = a_model(base, TransitionTable(Transition("READY", "PROMOTED", "mro")))(status="READY")
+        assert one.mro() is True
+
+    def test_of_a_column_of_a_subclass_called_as_an_event_is_refused(self, base: Any) -> None:
+        class Message(Guarded, base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str]
+            status: Mapped[str] = mapped_column(default="READY")
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+            __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote"))}
+
+        with pytest.raises(TableError, match="Letter has an attribute 'promote', and inherits an event"):
+
+            class Letter(Message):
+                __mapper_args__ = {"polymorphic_identity": "letter"}
+                promote: Mapped[str | None] = mapped_column()
+
+    def test_that_forgets_guarded_is_told_so_by_the_event(self, base: Any) -> None:
+        class Message(base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str]
+            __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote"))}
+
+            @statekit.event
+            def promote(self) -> None: ...
+
+        with pytest.raises(StatekitError, match="has __transitions__, but does not derive from statekit.Guarded"):
+            Message().promote()
+
+    def test_of_conditions_alone_loads_no_pytransitions(self) -> None:
+        code = """
+import sys
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from statekit import Guarded, Transition, TransitionTable
+class Base(DeclarativeBase): pass
+class Ticket(Guarded, Base):
+    __tablename__ = "ticket"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    __transitions__ = {"state": TransitionTable(Transition("A", "B", conditions="id"))}
+assert "transitions" not in sys.modules
+"""
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_that_fails_leaves_nothing_for_the_subclasses_to_come(self, base: Any) -> None:
+        class Message(base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str]
+            status: Mapped[str]
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+
+        with pytest.raises(TableError):
+            guard(Message.status, TransitionTable(Transition("A", "B", "go"), Transition("B", "C", "kind")))
+
+        class Letter(Message):
+            __mapper_args__ = {"polymorphic_identity": "letter"}
+
+            @statekit.event
+            def go(self) -> None: ...
+
+        with pytest.raises(StatekitError, match="is an event of no table"):
+            Letter().go()
+
+    def test_may_come_after_the_mappers_are_configured(self, base: Any) -> None:
+        class Message(base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str]
+            status: Mapped[str]
+            author: Mapped[str | None]
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+
+        class Letter(Message):
+            __mapper_args__ = {"polymorphic_identity": "letter"}
+
+            @statekit.event
+            def promote(self) -> None:
+                self.author = "body"
+
+        configure_mappers()
+        guard(Message.status, TransitionTable(Transition("READY", "PROMOTED", "promote")))
+        letter = Letter(status="READY")
+        assert (letter.promote(), letter.author) == (True, "body")
+
+    def test_leaves_a_concrete_subclass_to_its_own_column(self, base: Any) -> None:
+        class Message(base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str]
+
+        guard(Message.status, TransitionTable(Transition("READY", "PROMOTED", "promote")))
+
+        class Letter(Message):
+            __tablename__ = "letter"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str]
+            __mapper_args__ = {"concrete": True}
+
+            @statekit.event
+            def promote(self) -> None: ...
+
+        with pytest.raises(StatekitError, match="is an event of no table"):
+            Letter(status="READY").promote()
+
+
+@on_sqlite
+def test_an_assignment_in_a_subclass_forgets_what_an_event_was_told(engine: sa.Engine, base: Any) -> None:
+    class Message(base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        status: Mapped[str] = mapped_column(default="READY")
+        author: Mapped[str | None]
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+
+    class Letter(Message):
+        __mapper_args__ = {"polymorphic_identity": "letter"}
+
+    guard(Message.status, TABLE)
+    base.metadata.create_all(engine)
+    with Session(engine) as session:
+        one = Letter(id=1, author="Ada")
+        session.add(one)
+        session.commit()
+        one.promote()
+        one.author = None
+        one.status = "PROMOTED"
+        with pytest.raises(TransitionRefused):
+            session.flush()

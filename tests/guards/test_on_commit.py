@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import pickle
@@ -294,6 +295,22 @@ class TestACallback:
             session.get(message, 1).status = "PROMOTED"
             session.commit()
         assert "it has returned a coroutine" in caplog.text
+
+    def test_that_fails_is_logged_with_its_name_and_its_move(
+        self, filled: sa.Engine, message: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @on_commit(message.status)
+        def announce(move: CommittedMove) -> None:
+            raise ZeroDivisionError
+
+        with Session(filled) as session:
+            session.get(message, 1).status = "PROMOTED"
+            session.commit()
+        (record,) = [each for each in caplog.records if each.exc_info]
+        assert record.getMessage() == (
+            "on_commit(): announce(CommittedMove(model='Message', attribute='status', identity=(1,), source='READY', "
+            "target='PROMOTED', operation=None, kind='allowed', number=1)) failed; the move is committed"
+        )
 
     def test_may_be_about_one_source_or_target_or_several(self, filled: sa.Engine, message: Any) -> None:
         calls: list[Any] = []
@@ -616,6 +633,38 @@ class TestADeclaration:
     def test_needs_at_least_one_state_where_some_are_named(self, message: Any) -> None:
         with pytest.raises(TableError, match="target=: no state is named"):
             on_commit(message.status, target=())
+
+    def test_names_what_was_wrong(self, message: Any) -> None:
+        with pytest.raises(TableError, match=r"on_commit\(told\): that has no guard.*@on_commit\(Message.status\)"):
+
+            @on_commit
+            def told(move: CommittedMove) -> None: ...
+
+    @pytest.mark.parametrize("kind", ["an object", "a partial"])
+    def test_takes_nothing_else_that_is_async(self, message: Any, kind: str) -> None:
+        class Sender:
+            async def __call__(self, move: CommittedMove) -> None: ...
+
+        async def send(move: CommittedMove) -> None: ...
+
+        function: Any = Sender() if kind == "an object" else functools.partial(send)
+        with pytest.raises(TableError, match="is an async def"):
+            on_commit(message.status)(function)
+
+    def test_is_for_a_whole_column_and_not_for_a_subclass(self, base: Any) -> None:
+        class Parent(base):
+            __tablename__ = "parent"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str]
+            status: Mapped[str]
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "parent"}
+
+        class Child(Parent):
+            __mapper_args__ = {"polymorphic_identity": "child"}
+
+        guard(Parent.status, TABLE)
+        with pytest.raises(TableError, match=r"belongs to Parent.*Write on_commit\(Parent.status, …\)"):
+            on_commit(Child.status)
 
     def test_gives_the_function_back(self, message: Any) -> None:
         def note(move: CommittedMove) -> None: ...

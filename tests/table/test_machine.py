@@ -19,8 +19,9 @@ from transitions import Machine, State
 from transitions.extensions import GraphMachine, LockedMachine
 from transitions.extensions.asyncio import AsyncMachine
 from transitions.extensions.nesting import HierarchicalMachine
+from transitions.extensions.states import Timeout, add_state_features
 
-from statekit import TableError, Transition, TransitionTable
+from statekit import StatekitError, TableError, Transition, TransitionTable
 from statekit.table.callbacks import Callback
 
 STATES = ["READY", "SPAM_REVIEW", "PROMOTED", "COMPLETED"]
@@ -258,7 +259,31 @@ class TestRefused:
         assert "'os.nothing', which cannot be imported" in refusal(move)
 
     def test_two_events_for_one_move(self) -> None:
-        assert "declared twice and differently" in refusal(*MOVES, ["finish", "PROMOTED", "COMPLETED"])
+        text = refusal(*MOVES, ["finish", "PROMOTED", "COMPLETED"])
+        assert "'finish', 'PROMOTED' → 'COMPLETED': makes the same move as 'complete'" in text
+
+    def test_one_event_that_makes_a_move_under_several_conditions(self) -> None:
+        moves = [
+            {"trigger": "promote", "source": "READY", "dest": "PROMOTED", "conditions": name}
+            for name in ("has_author", "tell")
+        ]
+        assert "makes the same move as 'promote'" in refusal(*moves)
+
+    def test_one_event_that_makes_a_move_twice_in_the_same_way_is_not_refused(self) -> None:
+        table = TransitionTable.from_machine(machine(*MOVES, ["complete", "PROMOTED", "COMPLETED"]))
+        assert len(table.pairs) == 3
+
+    def test_a_queue(self) -> None:
+        assert "queued=True" in refusal(queued=True)
+
+    def test_a_time_limit_of_a_state(self) -> None:
+        @add_state_features(Timeout)
+        class Limited(Machine):
+            pass
+
+        states = ["READY", {"name": "PROMOTED", "timeout": 5, "on_timeout": "tell"}, "SPAM_REVIEW", "COMPLETED"]
+        with pytest.raises(TableError, match="timeout=5 of 'PROMOTED'"):
+            TransitionTable.from_machine(Limited(None, states, "READY", MOVES))
 
     def test_a_trigger_that_is_no_name_of_a_method(self) -> None:
         assert "'go on' cannot be the name of a method" in refusal(["go on", "READY", "PROMOTED"])
@@ -370,6 +395,20 @@ class TestToMachine:
 
         with pytest.raises(TableError, match="tell is an async def, which Machine never awaits.*AsyncMachine"):
             TransitionTable(Transition("A", "B", "go", after=tell)).to_machine()
+
+    def test_async_methods_of_a_model_are_noticed_when_they_are_called(self) -> None:
+        class Waiting(Message):
+            async def tell(self, *args: object) -> None: ...  # type: ignore[override]
+
+        message: Any = Waiting()
+        self.TABLE.to_machine(message)
+        with pytest.raises(StatekitError, match="tell is an async def.*AsyncMachine"):
+            message.promote()
+
+    @pytest.mark.parametrize("class_", [HierarchicalMachine, dict, "Machine"])
+    def test_a_class_that_is_no_flat_machine_is_refused(self, class_: Any) -> None:
+        with pytest.raises(TypeError, match="machine_class="):
+            self.TABLE.to_machine(machine_class=class_)
 
     def test_a_null_state_is_refused(self) -> None:
         with pytest.raises(TableError, match="NULL is a state of the table"):
