@@ -144,3 +144,10 @@ def test_a_state_assigned_before_it_was_loaded_is_an_error(session: Session, mes
     one.status = "PROMOTED"
     with pytest.raises(StatekitError, match="flush or refresh the object"):
         available(one)
+
+
+@pytest.mark.parametrize("ask", [available, lambda obj, attribute: can(obj, "READY", attribute)])
+def test_the_attribute_of_another_class_is_not_meant(ask: Any) -> None:
+    message, other = message_class(), message_class(name="other")
+    with pytest.raises(StatekitError, match="Message has no guarded attribute called 'status'"):
+        ask(message(), other.status)

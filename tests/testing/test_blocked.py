@@ -176,6 +176,16 @@ class TestAFailure:
             text = self.fails(message.status, session.flush, source="PROMOTED")
         assert "expected PROMOTED → any state to be blocked. Blocked: READY → COMPLETED: 1." in text
 
+    def test_of_nothing_at_all_says_where_an_assignment_is_judged(self, engine: sa.Engine, message: Any) -> None:
+        with Session(engine) as session:
+            one = session.get(message, 1)
+            text = self.fails(message.status, lambda: setattr(one, "status", "COMPLETED"))
+        assert text.endswith("Nothing was written: an assignment is judged by the flush, which belongs into the block.")
+
+    def test_says_that_a_state_is_none_of_the_table(self, message: Any) -> None:
+        text = self.fails(message.status, lambda: None, target="PROMOTE")
+        assert "'PROMOTE' is no state of the table. Did you mean 'PROMOTED'?" in text
+
     def test_of_another_number_says_how_often(self, engine: sa.Engine, message: Any) -> None:
         with Session(engine) as session:
             session.get(message, 1).status = "COMPLETED"

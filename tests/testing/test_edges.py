@@ -179,7 +179,7 @@ MODEL = """
                 yield session
 
         def make(self):
-            return Message()
+            return {made}
 """
 
 
@@ -190,9 +190,10 @@ def outcome(
     body: str = "",
     after: str = "",
     create: str = "Base.metadata.create_all(engine)",
+    made: str = "Message()",
 ) -> str:
     module = tmp_path / "test_message.py"
-    module.write_text(textwrap.dedent(MODEL).format(table=table, body=body, after=after, create=create))
+    module.write_text(textwrap.dedent(MODEL).format(table=table, body=body, after=after, create=create, made=made))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", "--tb=short", "-p", "no:cacheprovider", str(module)],
         capture_output=True,
@@ -320,6 +321,12 @@ def test_a_legal_start_that_is_refused_is_noticed() -> None:
             session.connection().exec_driver_sql(statement)
         with pytest.raises(AssertionError, match="a new Ticket in A was refused"):
             checks.test_a_start(session, "A")
+
+
+@pytest.mark.parametrize(("made", "shown"), [("None", "None"), ("object()", "<object object at")])
+def test_make_that_returns_something_else_is_a_clear_failure(tmp_path: Path, made: str, shown: str) -> None:
+    text = outcome(tmp_path, made=made)
+    assert text.count(f"E   TypeError: TestStatus.make() has returned {shown}") == 6
 
 
 class TestADefinition:

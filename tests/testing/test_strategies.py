@@ -7,6 +7,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import find, given
@@ -15,6 +16,7 @@ from hypothesis.errors import NoSuchExample
 
 from statekit import TransitionTable
 from statekit.testing import moves, tables, walks
+from tests.guards.inbox import message_class
 
 TABLE = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLETED", initial="READY")
 
@@ -99,3 +101,16 @@ def test_without_hypothesis_the_error_says_what_to_install() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
     assert "ImportError: statekit.testing's strategies need Hypothesis: install the package hypothesis." in done.stderr
+
+
+@pytest.mark.parametrize("strategy", [walks, moves])
+def test_a_guarded_attribute_stands_for_its_table(strategy: Any) -> None:
+    status = message_class().status
+    find(strategy(status), lambda drawn: "COMPLETED" in drawn)
+
+
+@pytest.mark.parametrize("strategy", [walks, moves])
+@pytest.mark.parametrize("given_", ["READY → DONE", None])
+def test_what_has_no_table_is_refused(strategy: Any, given_: Any) -> None:
+    with pytest.raises(TypeError, match="is no TransitionTable, and no guarded attribute"):
+        find(strategy(given_), lambda drawn: True)
