@@ -14,7 +14,7 @@ from transitions.extensions.asyncio import AsyncEvent, AsyncMachine, AsyncTransi
 from statekit.errors import StatekitError, show_state
 from statekit.guards import conditions
 from statekit.guards.conditions import says_yes
-from statekit.guards.events import Call, is_left_to_default
+from statekit.guards.event_calls import Call, is_left_to_default
 from statekit.guards.guard import Guard
 from statekit.guards.watch import is_sql
 from statekit.table import Transition
