@@ -203,9 +203,10 @@ class Flush:
                 self._made.steps.put_back()
         if self._made is not None:
             self._made.steps.forget_all()
-            for watch, states in self._written().items():
-                for state in states if watch.guard.conditions else ():
-                    conditions.forget(state, watch.key)
+            if any(watch.guard.conditions for watch in self._watches()):
+                for watch, states in self._written().items():
+                    for state in states:
+                        conditions.forget(state, watch.key)
             self._made.report.publish_done(self._connections)
 
     def judge_late(self, state: State) -> None:
@@ -225,8 +226,7 @@ class Flush:
 
         It does that only if its rule is behind the guard's, which leaves out what both refuse.
         """
-        of_mappers = [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]
-        may_be_kept = {watch for watch in of_mappers if watch.guard.trigger and watch.guard.on_illegal == "skip"}
+        may_be_kept = {watch for watch in self._watches() if watch.guard.trigger and watch.guard.on_illegal == "skip"}
         for watch, states in self._written().items() if may_be_kept else ():
             moved = [state for state in states if state.key is not None and watch.key in state.committed_state]
             if watch not in may_be_kept or len(moved) < 2 or self._judging.notices_a_race(watch, moved):
@@ -269,8 +269,7 @@ class Flush:
 
     def _shown_before_functions(self) -> list[tuple[Watch, State, Any]]:
         """Return what objects show whose state the function of ``onupdate=`` will give, which sets it unseen."""
-        of_mappers = [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]
-        called = {watch for watch in of_mappers if getattr(watch.guard.column.onupdate, "is_callable", False)}
+        called = {watch for watch in self._watches() if getattr(watch.guard.column.onupdate, "is_callable", False)}
         shown: list[tuple[Watch, State, Any]] = []
         for watch, written in self._written().items() if called else ():
             if watch not in called:
@@ -370,6 +369,9 @@ class Flush:
         for state in states:
             by_connection.setdefault(choose(watch.mapper, state.obj()), []).append(state)
         return list(by_connection.items())
+
+    def _watches(self) -> list[Watch]:
+        return [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]
 
     def _written(self) -> dict[Watch, list[State]]:
         """Return the objects that the flush inserts or updates, by guarded attribute."""
