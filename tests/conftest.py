@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase
 
 from tests.support.databases import ASYNC_BACKENDS, SYNC_BACKENDS, Databases, missing_driver
 from tests.support.postgres import Server, Unavailable
@@ -192,6 +194,17 @@ def each_postgres(request: pytest.FixtureRequest) -> sa.Engine:
     name = "postgres_engine" if request.param == "postgres" else "older_engine"
     engine: sa.Engine = request.getfixturevalue(name)
     return engine
+
+
+@pytest.fixture
+def base() -> Iterator[Any]:
+    """Return a declarative base of the test's own, which goes with it."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    yield Base
+    Base.registry.dispose()
 
 
 @pytest.fixture(params=SYNC_BACKENDS)

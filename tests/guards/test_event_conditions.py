@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, mapped_column
+from sqlalchemy.orm import Mapped, Session, deferred, mapped_column
 
 import statekit
 from statekit import (
@@ -28,15 +28,6 @@ from tests.support.databases import all_async_backends, all_sync_backends, on_sq
 
 PROMOTE = Transition("READY", "PROMOTED", event="promote", conditions="may_be_promoted")
 TABLE = TransitionTable(PROMOTE, "READY → SPAM_REVIEW → PROMOTED → COMPLETED", initial="READY")
-
-
-@pytest.fixture
-def base() -> Any:
-    class Base(DeclarativeBase):
-        pass
-
-    yield Base
-    Base.registry.dispose()
 
 
 def message_of(base: Any, *, table: TransitionTable = TABLE, status: Any = None, **options: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
+from sqlalchemy.orm import Mapped, Session, configure_mappers, mapped_column
 
 import statekit
 from statekit import (
@@ -25,16 +25,6 @@ from statekit import (
     guard,
 )
 from tests.support.databases import all_sync_backends
-
-
-@pytest.fixture
-def base() -> Any:
-    class Base(DeclarativeBase):
-        pass
-
-    yield Base
-    Base.registry.dispose()
-
 
 SHUT = TransitionTable(Transition("OPEN", "SHUT", "shut"), initial="OPEN")
 

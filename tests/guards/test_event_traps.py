@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.hybrid import hybrid_method
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
+from sqlalchemy.orm import Mapped, Session, configure_mappers, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 
 import statekit
@@ -35,15 +35,6 @@ from tests.support.databases import all_sync_backends, on_sqlite
 
 PROMOTE = Transition("READY", "PROMOTED", event="promote", conditions="author")
 TABLE = TransitionTable(PROMOTE, "PROMOTED → READY", initial="READY")
-
-
-@pytest.fixture
-def base() -> Any:
-    class Base(DeclarativeBase):
-        pass
-
-    yield Base
-    Base.registry.dispose()
 
 
 def a_model(base: Any, table: TransitionTable = TABLE, onupdate: Any = None, **options: Any) -> Any:

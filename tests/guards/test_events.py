@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
+from sqlalchemy.orm import Mapped, Session, configure_mappers, mapped_column
 
 import statekit
 from statekit import (
@@ -38,15 +38,6 @@ class Status(enum.Enum):
     SPAM_REVIEW = "s"
     PROMOTED = "p"
     COMPLETED = "c"
-
-
-@pytest.fixture
-def base() -> Any:
-    class Base(DeclarativeBase):
-        pass
-
-    yield Base
-    Base.registry.dispose()
 
 
 @pytest.fixture

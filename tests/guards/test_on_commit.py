@@ -24,15 +24,6 @@ TABLE = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLET
 
 
 @pytest.fixture
-def base() -> Any:
-    class Base(DeclarativeBase):
-        pass
-
-    yield Base
-    Base.registry.dispose()
-
-
-@pytest.fixture
 def message(base: Any) -> Any:
     class Message(base):
         __tablename__ = "message"

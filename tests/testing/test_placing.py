@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
+from sqlalchemy.orm import Mapped, Session, mapped_column, scoped_session
 
 from statekit import IllegalTransition, StatekitError, Transition, TransitionTable, counts, guard, operation
 from statekit.testing import in_state
@@ -16,15 +16,6 @@ from statekit.trigger import StateTrigger
 from tests.support.databases import all_async_backends, all_sync_backends, on_sqlite, run
 
 TABLE = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLETED", initial="READY")
-
-
-@pytest.fixture
-def base() -> Any:
-    class Base(DeclarativeBase):
-        pass
-
-    yield Base
-    Base.registry.dispose()
 
 
 def message_of(base: Any, table: TransitionTable = TABLE, type_: Any = None, **options: Any) -> Any:
