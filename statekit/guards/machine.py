@@ -185,8 +185,8 @@ def make(guard: Guard, key: str, bodies: dict[str, Callback], *, is_async: bool)
 
 def _condition(transition: Transition, condition: Callback) -> Callable[..., bool]:
     def ask(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        if call.let_through:  # nobody is asked twice
-            return call.no is not None and call.no[0] is transition
+        if call.let_through:  # nobody is asked twice; the transition that comes first is the one that said no
+            return True
         if says_yes(condition, call.obj, args, kwargs):
             return True
         call.no = call.no or (transition, condition)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import operator
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -31,6 +32,7 @@ from statekit import (
     operation,
 )
 from statekit.guards import machine
+from statekit.table.callbacks import Callback
 from tests.support.databases import all_sync_backends, on_sqlite
 
 PROMOTE = Transition("READY", "PROMOTED", event="promote", conditions="author")
@@ -203,6 +205,34 @@ class TestWhatIsCalled:
         )
         one = a_model(base, table)(status="READY", author="Ada")
         assert one.promote("Grace") is True
+
+    def test_that_takes_anything_is_given_everything(self, base: Any) -> None:
+        given: list[Any] = []
+
+        def note(*args: Any) -> None:
+            given.append(args)
+
+        one = a_model(base, TransitionTable(Transition("READY", "PROMOTED", "promote", after=note)))(status="READY")
+        one.promote("Grace")
+        assert given == [(one, "Grace")]
+
+    def test_that_is_a_static_method_is_given_the_arguments_alone(self, base: Any) -> None:
+        class Message(Guarded, base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str]
+            __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote", conditions="may"))}
+
+            @staticmethod
+            def may(reviewer: str) -> bool:
+                return reviewer == "Grace"
+
+        assert Message(status="READY").promote("Grace") is True
+
+    def test_can_be_pickled_and_asked_again(self) -> None:
+        callback = Callback("event")
+        callback(Transition("A", "B", "go"))
+        assert pickle.loads(pickle.dumps(callback))(Transition("A", "B", "go")) == "go"
 
     @pytest.mark.parametrize(("when", "state"), [("before", "READY"), ("after", "PROMOTED")])
     def test_that_returns_a_coroutine_unasked_is_an_error(self, base: Any, when: str, state: str) -> None:
@@ -602,6 +632,42 @@ class TestAConditionThatIsNotWhatItSeems:
             a_model(base, TransitionTable(Transition("READY", "PROMOTED", conditions=yes)))
 
 
+@on_sqlite
+def test_a_condition_that_takes_anything_by_name_needs_nothing(engine: sa.Engine, base: Any) -> None:
+    message = a_model(base, TransitionTable(Transition("READY", "PROMOTED", conditions=lambda obj, **named: True)))
+    with Session(filled(engine, message)) as session:
+        session.get(message, 1).status = "PROMOTED"
+        session.commit()
+    assert rows(engine) == ["PROMOTED"]
+
+
+def test_an_event_that_a_condition_refuses_is_logged_with_it(base: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TransitionRefused):
+        a_model(base)(status="READY").promote()
+    assert "(the condition author says no; mode: raise)" in caplog.text
+
+
+def test_what_an_async_event_calls_before_it_runs_in_order(base: Any) -> None:
+    log: list[str] = []
+
+    class Message(Guarded, base):
+        __tablename__ = "message"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = mapped_column(default="READY")
+        __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote", before="prepare"))}
+
+        async def prepare(self) -> None:
+            await asyncio.sleep(0.01)
+            log.append("before")
+
+        @statekit.event
+        async def promote(self) -> None:
+            log.append("body")
+
+    asyncio.run(Message(status="READY").promote())
+    assert log == ["before", "body"]
+
+
 def test_an_async_event_stops_at_the_first_no(base: Any) -> None:
     asked: list[str] = []
 
@@ -806,6 +872,33 @@ assert "transitions" not in sys.modules
 
         with pytest.raises(TableError):
             guard(Message.status, TransitionTable(Transition("A", "B", "go"), Transition("B", "C", "kind")))
+
+        class Letter(Message):
+            __mapper_args__ = {"polymorphic_identity": "letter"}
+
+            @statekit.event
+            def go(self) -> None: ...
+
+        with pytest.raises(StatekitError, match="is an event of no table"):
+            Letter().go()
+
+    def test_that_fails_at_its_end_leaves_nothing_for_the_subclasses_to_come(
+        self, base: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Message(base):
+            __tablename__ = "message"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str]
+            status: Mapped[str]
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "message"}
+
+        def fail(made: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("statekit.guards.fence.check", fail)
+        with pytest.raises(MemoryError):
+            guard(Message.status, TransitionTable(Transition("A", "B", "go")))
+        monkeypatch.undo()
 
         class Letter(Message):
             __mapper_args__ = {"polymorphic_identity": "letter"}
