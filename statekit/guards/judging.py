@@ -253,7 +253,6 @@ class Judging:
         for step, pair in enumerate(pairs):
             condition = conditions.first_no(guard, watch.key, state, pair) if guard.conditions else None
             if condition is not None and self.mode(watch) != "observe":
-                self.report.withdraw({state}, watch)
                 self.report.refuse(watch, pair, state, condition=condition)
                 return False
             legal = pair in guard.legal and condition is None

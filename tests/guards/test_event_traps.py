@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.hybrid import hybrid_method
-from sqlalchemy.orm import Mapped, Session, configure_mappers, mapped_column
+from sqlalchemy.orm import Mapped, Session, configure_mappers, mapped_column, validates
 from sqlalchemy.orm.attributes import flag_modified
 
 import statekit
@@ -39,11 +39,13 @@ PROMOTE = Transition("READY", "PROMOTED", event="promote", conditions="author")
 TABLE = TransitionTable(PROMOTE, "PROMOTED → READY", initial="READY")
 
 
-def a_model(base: Any, table: TransitionTable = TABLE, onupdate: Any = None, **options: Any) -> Any:
+def a_model(
+    base: Any, table: TransitionTable = TABLE, onupdate: Any = None, nullable: bool = False, **options: Any
+) -> Any:
     class Message(base):
         __tablename__ = "message"
         id: Mapped[int] = mapped_column(primary_key=True)
-        status: Mapped[str] = mapped_column(default="READY", onupdate=onupdate)
+        status: Mapped[str] = mapped_column(default="READY", onupdate=onupdate, nullable=nullable)
         author: Mapped[str | None]
 
     guard(Message.status, table, **options)
@@ -378,18 +380,32 @@ class TestSuper:
             def promote(self) -> None:
                 log.append("mixin")
 
+            @statekit.event
+            async def complete(self) -> None:
+                log.append("awaited")
+
         class Message(Guarded, Promoted, base):
             __tablename__ = "message"
             id: Mapped[int] = mapped_column(primary_key=True)
             status: Mapped[str] = mapped_column(default="READY")
-            __transitions__ = {"status": TransitionTable(Transition("READY", "PROMOTED", "promote"))}
+            __transitions__ = {
+                "status": TransitionTable(
+                    Transition("READY", "PROMOTED", "promote"), Transition("PROMOTED", "COMPLETED", "complete")
+                )
+            }
 
             @statekit.event
             def promote(self) -> None:
-                super().promote()
-                log.append("own")
+                log.append(super().promote())
 
-        assert (Message(status="READY").promote(), log) == (True, ["mixin", "own"])
+            @statekit.event
+            async def complete(self) -> None:
+                log.append(await super().complete())
+
+        message = Message(status="READY")
+        message.promote()
+        asyncio.run(message.complete())
+        assert log == ["mixin", True, "awaited", True]
 
     def test_works_in_async_events_too(self, base: Any, log: list[Any]) -> None:
         class Message(Guarded, base):
@@ -609,6 +625,16 @@ class TestAConditionThatIsNotWhatItSeems:
         with pytest.raises(TransitionRefused):
             letter.promote()
 
+    def test_a_partial_method_needs_what_is_left(self, memory_engine: sa.Engine, base: Any) -> None:
+        letter = self.promoted(base, "may", may=functools.partialmethod(lambda self, answer: answer, True))
+        base.metadata.create_all(memory_engine)
+        with Session(memory_engine) as session:
+            session.add(letter)
+            session.commit()
+            letter.status = "PROMOTED"
+            session.commit()
+        assert letter
+
     def test_an_attribute_that_holds_a_function_is_an_error(self, base: Any) -> None:
         class Holder:
             def __get__(self, obj: object, owner: type) -> Any:
@@ -754,9 +780,49 @@ class TestNull:
             ticket.wake()
         assert (ticket.go(), ticket.status) == (True, "B")
 
+    @pytest.mark.parametrize("assigned", [True, False])
+    def test_may_be_meant_where_the_type_says_so(self, base: Any, assigned: bool) -> None:
+        class Ticket(base):
+            __tablename__ = "ticket"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status = mapped_column(sa.String(9).evaluates_none(), default="A")
+
+        guard(Ticket.status, self.TABLE)
+        ticket = Ticket(status=None) if assigned else Ticket()
+        assert can_be_called(ticket.wake) is assigned
+
+    def test_of_a_row_is_no_state_that_is_still_to_come(self, memory_engine: sa.Engine, base: Any) -> None:
+        message = a_model(base, nullable=True)
+        base.metadata.create_all(memory_engine)
+        with memory_engine.begin() as connection:
+            connection.execute(sa.text("INSERT INTO message (id, author) VALUES (1, 'Ada')"))
+        with Session(memory_engine) as session, pytest.raises(IllegalTransition, match="from NULL to PROMOTED"):
+            session.get(message, 1).promote()
+
+    def test_that_a_validator_makes_of_every_state_ends_in_a_refusal(self, base: Any) -> None:
+        class Ticket(base):
+            __tablename__ = "ticket"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            status: Mapped[str | None] = mapped_column(default="A")
+
+            @validates("status")
+            def nothing(self, key: str, value: object) -> None:
+                return None
+
+        guard(Ticket.status, TransitionTable(Transition("A", "B", "go")))
+        with pytest.raises(IllegalTransition, match="from NULL to B"):
+            Ticket().go()
+
     def test_is_the_state_of_a_new_object_without_one(self, base: Any) -> None:
         ticket = self.model(base, None)()
         assert (ticket.wake(), ticket.status) == (True, "A")
+
+
+def can_be_called(event: Any) -> bool:
+    try:
+        return bool(event())
+    except IllegalTransition:
+        return False
 
 
 @all_sync_backends
