@@ -5,10 +5,10 @@ Everything public is a name of this package. What needs SQLAlchemy's ORM is load
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from statekit.errors import IllegalTransition, StatekitError, TableError, TransitionRefused
+from statekit.lazy import loader
 from statekit.table import Transition, TransitionTable
 
 if TYPE_CHECKING:
@@ -62,13 +62,7 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that this finds
-
-    def __getattr__(name: str) -> Any:
-        module = _LOADED_WHEN_ASKED_FOR.get(name)
-        if module is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(module), name)
-        return value
+    __getattr__ = loader(globals(), _LOADED_WHEN_ASKED_FOR)
 
 
 def __dir__() -> list[str]:

@@ -70,7 +70,7 @@ def _declare(mapper: Mapper[Any], class_: type) -> None:
         where = f"{class_.__name__}.__transitions__[{key!r}]"
         column = _column_of(mapper, key, where)
         existing = guard_of(column)
-        if existing is not None and _is_inherited(mapper, column) and existing.table == table:
+        if existing is not None and is_inherited(mapper, column) and existing.table == table:
             events.install_in_subclass(existing, key, mapper)
             continue  # the subclass shares the column, and with it the guard
         _attach(column, table, mapper, key, where)
@@ -145,7 +145,7 @@ def guard(
     mapper = attribute_or_column.parent
     where = f"guard({mapper.class_.__name__}.{attribute_or_column.key})"
     column = _column_of(mapper, attribute_or_column.key, where)
-    if _is_inherited(mapper, column):
+    if is_inherited(mapper, column):
         owner = next(m for m in reversed(list(mapper.iterate_to_root())) if m.columns.contains_column(column))
         raise TableError(
             f"{where}: the column belongs to {owner.class_.__name__}, and a table holds for a whole column. "
@@ -205,7 +205,8 @@ def _kind(prop: MapperProperty[Any]) -> str:
     return next((name for kind, name in kinds.items() if isinstance(prop, kind)), type(prop).__name__)
 
 
-def _is_inherited(mapper: Mapper[Any], column: sa.Column[Any]) -> bool:
+def is_inherited(mapper: Mapper[Any], column: sa.Column[Any]) -> bool:
+    """Return whether a class has a column from a class above it."""
     return mapper.inherits is not None and mapper.inherits.columns.contains_column(column)
 
 

@@ -8,7 +8,6 @@ import. From then on each transaction of the process pays for a look into a dict
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import weakref
@@ -23,6 +22,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from statekit.guards.guard import Guard
 from statekit.observe.move import Move
+from statekit.table.callbacks import is_unawaited
 
 Told = Callable[[], object]
 """A call that is to be made: a callback with its move."""
@@ -225,9 +225,7 @@ def _tell_at_end(session: Session, transaction: SessionTransaction) -> None:
 def _tell(calls: list[Told]) -> None:
     for number, call in enumerate(calls, 1):
         try:
-            result = call()
-            if inspect.iscoroutine(result):
-                result.close()
+            if is_unawaited(call()):
                 raise TypeError("it has returned a coroutine, and a commit awaits nothing: let it begin a task")
         except Exception:
             logging.getLogger("statekit").exception("%s failed; the move is committed", call)

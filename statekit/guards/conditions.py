@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapper
 from statekit.errors import Pair, StatekitError
 from statekit.guards.guard import Guard
 from statekit.guards.watch import State, listen_to_assignments
-from statekit.table.callbacks import Callback
+from statekit.table.callbacks import Callback, is_unawaited
 
 _INFO_KEY = "statekit asked about "
 _ABSENT = object()
@@ -27,9 +27,7 @@ def says_yes(condition: Callback, obj: object, args: tuple[Any, ...] = (), kwarg
     answer = condition(obj, args, kwargs)
     if answer is True or answer is False:
         return answer
-    if inspect.isawaitable(answer):
-        if inspect.iscoroutine(answer):
-            answer.close()
+    if is_unawaited(answer) or inspect.isawaitable(answer):
         raise StatekitError(
             f"The condition {condition.name} is asynchronous. Conditions are asked in a flush too, which cannot wait: "
             "load what they need before, and let them look at that."

@@ -11,10 +11,8 @@ from statekit.guards import conditions
 from statekit.guards.guard import NOT_KNOWN, Guard, refusal_of
 from statekit.guards.watch import is_sql, watches
 from statekit.observe.hook import publish
-from statekit.table import Transition
 from statekit.table.callbacks import Callback
 from statekit.table.messages import listing
-from statekit.table.names import as_text
 
 
 class Call:
@@ -22,16 +20,16 @@ class Call:
 
     Attributes:
         obj: the object.
-        no: the first condition that said no, with its transition.
+        no: the first condition that said no, with its move.
         has_started: whether the object was first put into the state that its row would get.
-        let_through: whether that transition is made all the same, because the mode is "observe" and no other may be.
+        let_through: whether that move is made all the same, because the mode is "observe" and no other may be.
     """
 
     __slots__ = ("has_started", "let_through", "no", "obj")
 
     def __init__(self, obj: Any) -> None:
         self.obj = obj
-        self.no: tuple[Transition, Callback] | None = None
+        self.no: tuple[Pair, Callback] | None = None
         self.has_started = False
         self.let_through = False
 
@@ -53,12 +51,8 @@ class Refusals:
         self._guard = guard
         self._key = key
         self._name = name
-        texts = guard.states.texts
-        self._pairs = [
-            (texts[as_text(each.source)], texts[as_text(each.target)])
-            for each in guard.table.transitions
-            if each.event == name
-        ]
+        transitions = zip(guard.moves, guard.table.transitions, strict=True)
+        self._pairs = [pair for pair, transition in transitions if transition.event == name]
 
     def described(self) -> str:
         """Return from where to where the event leads."""
@@ -86,9 +80,7 @@ class Refusals:
             conditions.forget(instance_state(obj), self._key)  # the flush asks again, and counts it
             return True
         assert call.no is not None
-        transition, condition = call.no
-        texts = self._guard.states.texts
-        pair = texts[as_text(transition.source)], texts[as_text(transition.target)]
+        pair, condition = call.no
         return self._refuse(obj, pair, "", condition.name)
 
     def _refuse(self, obj: Any, pair: Pair, hint: str, condition: str | None = None) -> bool:

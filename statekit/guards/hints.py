@@ -31,14 +31,11 @@ def hint_for(guard: Guard, pair: Pair, *, new: bool, of_statement: bool = False,
             f"The row holds {quote(source)}, which is no state of the table, so that no move from it is allowed: add "
             f"transitions for it, or {mend}."
         )
-    if (
-        new
-        and not (guard.steps or of_statement or by_trigger)
-        and any(target in guard.allowed(s, new=False) for s in guard.initial)
-    ):
-        return "Flush it before it moves, or declare guard(..., steps=True)."
-    if new or guard.steps or of_statement or by_trigger:
+    if guard.steps or of_statement or by_trigger:
         return ""
+    if new:
+        leads_there = any(target in guard.allowed(start, new=False) for start in guard.initial)
+        return "Flush it before it moves, or declare guard(..., steps=True)." if leads_there else ""
     names = {text: state for state, text in guard.states.texts.items()}
     path = guard.table.path(names[source], names[target])
     if path is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,15 +10,13 @@ from transitions import Event, Machine
 from transitions import Transition as PlainTransition
 from transitions.extensions.asyncio import AsyncEvent, AsyncMachine, AsyncTransition
 
-from statekit.errors import StatekitError, show_state
+from statekit.errors import Pair, StatekitError, show_state
 from statekit.guards import conditions
 from statekit.guards.conditions import says_yes
 from statekit.guards.event_calls import Call, is_left_to_default
 from statekit.guards.guard import Guard
 from statekit.guards.watch import is_sql
-from statekit.table import Transition
-from statekit.table.callbacks import Callback
-from statekit.table.names import as_text
+from statekit.table.callbacks import Callback, is_unawaited
 from statekit.table.transition import Hook
 
 
@@ -92,7 +89,9 @@ class _StatesOfRows:
         self.add_states([state_class(name) for name in self._values])  # type: ignore[attr-defined]
         # By the names, and by the values of the attribute.
         self._found = self.states | {guard.states.values[text]: self.states[name] for text, name in self.names.items()}
-        self._conditional = {self.names[target] for _, target in guard.conditions}
+        # Where steps are followed, what was asked is remembered over moves without conditions too.
+        remembered = guard.moves if guard.steps and guard.conditions else guard.conditions
+        self._remembered = {self.names[target] for _, target in remembered}
         self._moves = {(self.names[s], self.names[t]): frozenset({(s, t)}) for s, t in guard.moves}
 
     def get_state(self, state: Any) -> Any:
@@ -120,7 +119,7 @@ class _StatesOfRows:
         key = self.model_attribute
         if self.get_state(getattr(model, key)).name is not source:
             raise Elsewhere
-        if target not in self._conditional and not (self._conditional and self.guard.steps):
+        if target not in self._remembered:
             setattr(model, key, self._values[target])
             return
         row = instance_state(model)
@@ -168,28 +167,28 @@ def make(guard: Guard, key: str, bodies: dict[str, Callback], *, is_async: bool)
         model=None, states=None, initial=None, auto_transitions=False, queued=False, model_attribute=key, name=key
     )
     machine.know(guard, class_.state_cls)
-    texts, names = guard.states.texts, machine.names
-    for transition in guard.table.transitions:
+    for pair, transition in zip(guard.moves, guard.table.transitions, strict=True):
         if transition.event is None:
             continue
+        source, target = pair
         machine.add_transition(
             transition.event,
-            names[texts[as_text(transition.source)]],
-            names[texts[as_text(transition.target)]],
-            conditions=[_condition(transition, Callback(hook)) for hook in transition.conditions],
+            machine.names[source],
+            machine.names[target],
+            conditions=[_condition(pair, condition) for condition in guard.conditions.get(pair, ())],
             before=[*_called(transition.before, is_async), *_called(bodies.get(transition.event), is_async)],
             after=_called(transition.after, is_async),
         )
     return machine
 
 
-def _condition(transition: Transition, condition: Callback) -> Callable[..., bool]:
+def _condition(pair: Pair, condition: Callback) -> Callable[..., bool]:
     def ask(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if call.let_through:  # nobody is asked twice; the transition that comes first is the one that said no
             return True
         if says_yes(condition, call.obj, args, kwargs):
             return True
-        call.no = call.no or (transition, condition)
+        call.no = call.no or (pair, condition)
         return False
 
     return ask
@@ -202,8 +201,7 @@ def _called(hook: Hook | Callback | None, is_async: bool) -> list[Callable[..., 
 
     def called(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = callback(call.obj, args, kwargs)
-        if result is not None and not is_async and inspect.iscoroutine(result):
-            result.close()
+        if result is not None and not is_async and is_unawaited(result):
             raise StatekitError(
                 f"{callback.name} has returned a coroutine, which its event does not await. Define it with async def, "
                 "so that the event is awaited too, or return nothing."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +12,10 @@ from sqlalchemy.orm import QueryableAttribute
 
 from statekit.errors import StatekitError, TableError
 from statekit.guards import commits
-from statekit.guards.attach import guard_on
+from statekit.guards.attach import guard_on, is_inherited
 from statekit.guards.states import ANY
 from statekit.observe.move import Move
-from statekit.table.callbacks import Callback, is_async
+from statekit.table.callbacks import Callback, accepts, is_async
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def on_commit(
         )
     where = f"on_commit({guard.model}.{guard.attribute})"
     mapper = getattr(attribute, "parent", None)
-    if mapper is not None and mapper.inherits is not None and mapper.inherits.columns.contains_column(guard.column):
+    if mapper is not None and is_inherited(mapper, guard.column):
         raise TableError(
             f"on_commit({attribute}): the column belongs to {guard.model}, and the rows of all its classes are told. "
             f"Write on_commit({guard.model}.{guard.attribute}, …), and look at the row if it matters which one it is."
@@ -107,15 +106,11 @@ def on_commit(
                 f"{where}: {Callback(function).name} is an async def, and a commit waits for nothing. Decorate a plain "
                 "function; it may begin a task, with asyncio.get_running_loop().create_task(…)."
             )
-        try:
-            inspect.signature(function).bind(None)
-        except TypeError:
+        if not accepts(function, alone=True):
             raise TableError(
                 f"{where}: {_name_of(function)} cannot be called with the move alone. Decorate a function that takes "
                 "one CommittedMove."
-            ) from None
-        except ValueError:  # a builtin does not tell
-            pass
+            )
         commits.register(guard, partial(_calls, function, sources, targets))
         return function
 

@@ -228,10 +228,8 @@ class Report:
 
 
 def _hint_for_condition(watch: Watch, pair: Pair) -> str:
-    events = [
-        each.event for each, move in zip(watch.guard.table.transitions, watch.guard.moves, strict=True) if move == pair
-    ]
-    return f"Call the event {events[0]}." if events[0] else "Give the transition an event, and call that."
+    event = watch.guard.table.transitions[watch.guard.moves.index(pair)].event
+    return f"Call the event {event}." if event else "Give the transition an event, and call that."
 
 
 def _in_order(watch: Watch, refusals: list[Refusal]) -> list[Refusal]:

@@ -67,7 +67,7 @@ class Callback:
             self.takes(class_)
         except StatekitError as error:
             raise TableError(f"{where}: {error}") from None
-        if callable(self._hook) and not _takes_an_object(self._hook):
+        if callable(self._hook) and not accepts(self._hook):
             raise TableError(f"{where}: {self.name} takes no argument, and is given the object. Let it take one.")
 
     def is_async(self, class_: type) -> bool:
@@ -123,15 +123,30 @@ def is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
+def is_unawaited(result: object) -> bool:
+    """Return whether a result is a coroutine, which is closed: nobody is going to await it."""
+    if not inspect.iscoroutine(result):
+        return False
+    result.close()
+    return True
+
+
 def static(class_: type, name: str) -> Any:
     """Return what a class has under a name, itself or by inheritance, as it stands there; None if it has nothing."""
     # Not by getattr(), as a hybrid property would give an SQL expression, nor from the metaclass.
     return next((vars(each)[name] for each in class_.__mro__ if name in vars(each)), None)
 
 
-def _takes_an_object(function: Any) -> bool:
+def accepts(function: Any, *, alone: bool = False) -> bool:
+    """Return whether something can be called with one argument, as far as it tells.
+
+    Args:
+        function: what is to be called.
+        alone: whether with that argument and no more.
+    """
     try:
-        inspect.signature(function).bind_partial(None)
+        signature = inspect.signature(function)
+        signature.bind(None) if alone else signature.bind_partial(None)
     except TypeError:
         return False
     except ValueError:  # a builtin does not tell

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statekit.errors import StatekitError
-from statekit.table.callbacks import Callback
+from statekit.table.callbacks import Callback, is_unawaited
 from statekit.table.callbacks import is_async as is_async_def
 from statekit.table.messages import Place, quote, short
 from statekit.table.names import State, as_text
@@ -83,8 +83,7 @@ class _Called:
 
     def __call__(self, data: Any) -> Any:
         result = self._callback(data.model, data.args, data.kwargs)
-        if inspect.iscoroutine(result) and not self._is_async:
-            result.close()
+        if not self._is_async and is_unawaited(result):
             raise StatekitError(
                 f"{self._callback.name} is an async def, which this machine never awaits. Pass to_machine() "
                 "machine_class=transitions.extensions.asyncio.AsyncMachine."
@@ -169,13 +168,16 @@ class _Reader:
                     self._note(event, edge, "stays where it is", f"A row may always do that: take it out, {_METHOD}")
             elif edge.source not in self.machine.states or edge.dest not in self.machine.states:
                 self._note(event, edge, "is between states that the machine does not have", "Add them.")
-            elif (other := self._made.setdefault((edge.source, edge.dest), (event, edge)))[1] is not edge and not (
-                other[0] == event and _same(other[1], edge)
-            ):
+            elif not self._is_the_only_one(event, edge):
                 mend = "A move has one event: write a method that calls it, or one condition that says or."
-                self._note(event, edge, f"makes the same move as {other[0]!r}", mend)
+                self._note(event, edge, f"makes the same move as {self._made[edge.source, edge.dest][0]!r}", mend)
             else:
                 yield self._transition(event, edge)
+
+    def _is_the_only_one(self, event: str, edge: Any) -> bool:
+        """Return whether no other event makes the move of an edge, nor the same one in another way."""
+        other, made = self._made.setdefault((edge.source, edge.dest), (event, edge))
+        return other == event and _same(made, edge)
 
     def _is_automatic(self, event: str) -> bool:
         machine = self.machine

@@ -6,8 +6,9 @@ the strategies alone, and loaded by them.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from statekit.lazy import loader
 
 if TYPE_CHECKING:
     from statekit.testing.blocked import assert_blocked as assert_blocked
@@ -30,13 +31,7 @@ __all__ = ["EdgeTests", "assert_blocked", "in_state", "moves", "tables", "walks"
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that this finds
-
-    def __getattr__(name: str) -> Any:
-        module = _LOADED_WHEN_ASKED_FOR.get(name)
-        if module is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(module), name)
-        return value
+    __getattr__ = loader(globals(), _LOADED_WHEN_ASKED_FOR)
 
 
 def __dir__() -> list[str]:

@@ -11,9 +11,10 @@ from sqlalchemy.orm import QueryableAttribute, Session
 
 from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused, show_state, show_states
 from statekit.guards import current
+from statekit.guards.asking import watch_of
 from statekit.guards.attach import guard_on
 from statekit.guards.guard import Guard
-from statekit.guards.watch import Watch, watches
+from statekit.guards.watch import Watch
 from statekit.observe.operation import operation
 from statekit.testing.placing import in_state, start_value
 
@@ -197,4 +198,4 @@ class EdgeTests:
         return self._guard().states.values[text]
 
     def _watch(self, obj: Any) -> Watch:
-        return next(watch for watch in watches(type(obj)) if watch.key == self._key())
+        return watch_of(obj, self._key())[0]
