@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from statekit.guards.on_commit import on_commit as on_commit
     from statekit.guards.text import warn_about_text as warn_about_text
     from statekit.observe.operation import operation as operation
+    from statekit.observe.override import override as override
     from statekit.stale import ConcurrentTransition as ConcurrentTransition
     from statekit.totals import counts as counts
 
@@ -37,6 +38,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "guard": "statekit.guards.attach",
     "on_commit": "statekit.guards.on_commit",
     "operation": "statekit.observe.operation",
+    "override": "statekit.observe.override",
     "warn_about_text": "statekit.guards.text",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "guard",
     "on_commit",
     "operation",
+    "override",
     "warn_about_text",
 ]
 

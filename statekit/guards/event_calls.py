@@ -11,6 +11,7 @@ from statekit.guards import conditions
 from statekit.guards.guard import NOT_KNOWN, Guard, refusal_of
 from statekit.guards.watch import is_sql, watches
 from statekit.observe.hook import publish
+from statekit.observe.modes import PASSING
 from statekit.table.callbacks import Callback
 from statekit.table.messages import listing
 
@@ -22,7 +23,7 @@ class Call:
         obj: the object.
         no: the first condition that said no, with its move.
         has_started: whether the object was first put into the state that its row would get.
-        let_through: whether that move is made all the same, because the mode is "observe" and no other may be.
+        let_through: whether that move is made all the same, because the mode lets it pass and no other may be.
     """
 
     __slots__ = ("has_started", "let_through", "no", "obj")
@@ -62,16 +63,16 @@ class Refusals:
         """Deal with a call of the event on an object in a state that the event does not lead out of."""
         text, targets = self._guard.states.text(getattr(obj, self._key)), dict.fromkeys(t for _, t in self._pairs)
         pair = text, text if text in targets else self._pairs[0][1]
-        if self._guard.mode == "observe" and text in targets:
+        if self._guard.mode in PASSING and text in targets:
             return True  # it stays, which is no move
-        if self._guard.mode == "observe" and len(targets) == 1:
+        if self._guard.mode in PASSING and len(targets) == 1:
             setattr(obj, self._key, self._guard.states.values[pair[1]])  # the flush lets it pass, and counts it
             return True
         return self._refuse(obj, pair, f"The event {self._name} makes {self.described()}.")
 
     def let_through(self, call: Call) -> bool:
         """Return whether the event is to be made once more, past the condition that said no."""
-        call.let_through = call.no is not None and self._guard.mode == "observe"
+        call.let_through = call.no is not None and self._guard.mode in PASSING
         return call.let_through
 
     def by_condition(self, obj: Any, call: Call) -> bool:
@@ -87,7 +88,8 @@ class Refusals:
         guard, mode = self._guard, self._guard.mode
         watch = next(each for each in watches(type(obj)) if each.key == self._key)
         identity = watch.identity(instance_state(obj))
-        publish([guard.move("blocked", pair, [identity], mode=mode, model=watch.model, condition=condition)])
+        move = guard.move("blocked", pair, [identity], mode=mode, model=watch.model, condition=condition)
+        publish([move], instance_state(obj).session)
         if mode == "skip":
             return False
         raise refusal_of(

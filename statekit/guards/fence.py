@@ -4,7 +4,7 @@ The predicate is added when SQLAlchemy compiles the statement, once; its compile
 that updates no guarded table pays nothing. Because the database evaluates it against the row as it then is, two
 sessions that race never add up to an illegal move. For a column ``status`` it reads::
 
-    :leeway = 2                                          -- open: the mode is "observe"
+    :leeway = 2                                          -- open: the mode is "observe" or "override"
     OR CASE :status WHEN 'PROMOTED' THEN status IN ('READY') WHEN … END
     OR (:leeway = 1 AND status IS NOT DISTINCT FROM :status)   -- a statement may write the state that a row has
 
@@ -35,6 +35,7 @@ from statekit.errors import StatekitError
 from statekit.guards import compiled
 from statekit.guards.guard import Guard, guards_of, root_table
 from statekit.guards.move_writer import MoveWriter
+from statekit.observe.modes import PASSING
 
 STRICT, STAY, OPEN = 0, 1, 2
 """How much the fence lets through: legal moves only; rows that keep their state as well; everything."""
@@ -156,7 +157,7 @@ def leeway(guard: Guard, *, in_flush: bool) -> BindParameter[int]:
         of_flush = flush_leeway.get() if in_flush else None
         if of_flush is not None:
             return of_flush(guard)
-        return OPEN if guard.mode == "observe" else STAY
+        return OPEN if guard.mode in PASSING else STAY
 
     return sa.bindparam(_LEEWAY, callable_=now, type_=sa.Integer(), unique=True)
 

@@ -17,6 +17,7 @@ from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
 from statekit.guards.guard import Guard, filled_by_relationships
 from statekit.guards.judging import LATE, RACE, Judging
 from statekit.guards.watch import State, Watch, is_sql, watches
+from statekit.observe.modes import PASSING
 
 _under_way: ContextVar[Flush | None] = ContextVar("statekit_flush", default=None)
 
@@ -43,7 +44,7 @@ class Flush:
     def _judging(self) -> Judging:
         """Made when it is first needed: most flushes of an application are about other classes."""
         if self._made is None:
-            self._made = Judging(self._connections)
+            self._made = Judging(self._connections, self._where)
         return self._made
 
     # -- before it writes
@@ -347,7 +348,7 @@ class Flush:
                     text = watch.guard.states.text(target)
                 if now == text:
                     arrived.append(state)
-                elif (now, text) not in watch.guard.legal and judging.mode(watch) != "observe":
+                elif (now, text) not in watch.guard.legal and judging.mode(watch) not in PASSING:
                     judging.report.refuse(
                         watch, (now, text), state, hint=RACE if judging.was_seen(watch, state) else LATE
                     )
@@ -369,6 +370,15 @@ class Flush:
         for state in states:
             by_connection.setdefault(choose(watch.mapper, state.obj()), []).append(state)
         return list(by_connection.items())
+
+    def _where(self, watch: Watch, states: Sequence[State]) -> list[tuple[Any, list[State]]]:
+        """Return what the objects are written on, for reports: a connection if the session has one, else its engine."""
+        if self.session.connection_callable is not None:
+            return list(self._connections(watch, states))
+        bind = self.session.get_bind(mapper=watch.mapper)
+        transaction = self.session.get_transaction()
+        known = transaction._connections.get(bind) if transaction is not None else None
+        return [(bind if known is None else known[0], list(states))]
 
     def _watches(self) -> list[Watch]:
         return [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]
@@ -407,7 +417,7 @@ class _Leeways(dict[Guard, int]):
 
     def __missing__(self, guard: Guard) -> int:
         stays = guard in self._flush._judging.stays or guard.column.onupdate is not None
-        leeway = self[guard] = OPEN if guard.mode == "observe" else STAY if stays else STRICT
+        leeway = self[guard] = OPEN if guard.mode in PASSING else STAY if stays else STRICT
         return leeway
 
 

@@ -14,9 +14,11 @@ from sqlalchemy.sql.selectable import FromClause
 from statekit.declared import INFO_KEY, declared_on
 from statekit.errors import IllegalTransition, Pair, TableError, TransitionRefused
 from statekit.guards.states import ColumnStates
-from statekit.observe.modes import OnIllegal
+from statekit.observe.modes import Mode, OnIllegal
 from statekit.observe.move import Move
 from statekit.observe.operation import current_on_illegal, current_operation
+from statekit.observe.override import current_override
+from statekit.observe.place import place
 from statekit.table import TransitionTable
 from statekit.table.callbacks import Callback
 
@@ -114,11 +116,13 @@ class Guard:
         return f"<statekit guard {self.model}.{self.attribute}: {self.table!r}>"
 
     @property
-    def mode(self) -> OnIllegal:
-        """What an illegal move leads to here and now: the innermost operation says, else the guard.
+    def mode(self) -> Mode:
+        """What an illegal move leads to here and now: an override says, else the innermost operation, else the guard.
 
         Where the table has a trigger, nothing that it would refuse is let through: the guard can name it better.
         """
+        if current_override() is not None:
+            return "override"
         chosen = current_on_illegal() or self.on_illegal
         return self.on_illegal if self.trigger and chosen == "observe" else chosen
 
@@ -146,6 +150,7 @@ class Guard:
         """
         rows = tuple(identities)
         operation = current_operation()
+        override = current_override() if kind == "overridden" else None
         source, target = pair
         return Move(
             kind=kind,
@@ -161,6 +166,10 @@ class Guard:
             mode=mode,
             operation=operation.name if operation is not None else None,
             condition=condition,
+            table=self.column.table.fullname,
+            place=None if kind == "allowed" else place(),
+            actor=override.actor if override is not None else None,
+            reason=override.reason if override is not None else None,
         )
 
 

@@ -17,9 +17,9 @@ from sqlalchemy.orm.base import NO_VALUE
 from statekit.errors import Pair
 from statekit.guards import conditions, current, steps
 from statekit.guards.guard import NOT_KNOWN, Guard
-from statekit.guards.report import Connections, Modes, Report
+from statekit.guards.report import Connections, Modes, Report, Where
 from statekit.guards.watch import State, Watch, is_known, is_sql
-from statekit.observe.modes import OnIllegal
+from statekit.observe.modes import PASSING, Mode
 from statekit.observe.move import Kind
 
 UNSEEN = object()
@@ -32,6 +32,7 @@ class Judging:
 
     Args:
         connections: returns the connections that objects are written on.
+        where: the same, without making a connection.
 
     Attributes:
         report: where refused and legal moves are noted.
@@ -40,16 +41,16 @@ class Judging:
         stays: guards of which the flush writes a state to a row that has it already; their rows were read.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, where: Where) -> None:
         self._connections = connections
         self._judged: dict[Watch, dict[State, Any]] = {}
         self._modes = Modes()
-        self.report = Report(self._modes)
+        self.report = Report(self._modes, where)
         self.steps = steps.Steps()
         self.inserts_to_look_at: dict[tuple[Watch, State], None] = {}
         self.stays: set[Guard] = set()
 
-    def mode(self, watch: Watch) -> OnIllegal:
+    def mode(self, watch: Watch) -> Mode:
         """Return what an illegal move leads to in this flush."""
         return self._modes[watch]
 
@@ -113,7 +114,7 @@ class Judging:
             if not is_known(old) or is_sql(new):
                 continue
             pair = watch.guard.states.text(old), watch.guard.states.text(new)
-            if pair[0] != pair[1] and (pair in watch.guard.legal or self.mode(watch) == "observe"):
+            if pair[0] != pair[1] and (pair in watch.guard.legal or self.mode(watch) in PASSING):
                 self._conditions_hold(watch, state, [pair])
         self.report.settle(may_skip=False)
 
@@ -239,7 +240,7 @@ class Judging:
             return
         pairs = list(itertools.pairwise(path))
         illegal = next((pair for pair in pairs if pair not in guard.legal), None)
-        if illegal is not None and mode != "observe":
+        if illegal is not None and mode not in PASSING:
             self.report.refuse(watch, illegal, state, hint=RACE if moved else hint)
             return
         if not self._conditions_hold(watch, state, pairs):
@@ -252,11 +253,11 @@ class Judging:
         guard = watch.guard
         for step, pair in enumerate(pairs):
             condition = conditions.first_no(guard, watch.key, state, pair) if guard.conditions else None
-            if condition is not None and self.mode(watch) != "observe":
+            if condition is not None and self.mode(watch) not in PASSING:
                 self.report.refuse(watch, pair, state, condition=condition)
                 return False
             legal = pair in guard.legal and condition is None
-            kind: Kind = "allowed" if legal else "observed"
+            kind: Kind = "allowed" if legal else PASSING[self.mode(watch)]
             self.report.done(kind, watch, pair, state, step=step, condition=condition)
         return True
 
@@ -285,8 +286,8 @@ class Judging:
     def starts(self, watch: Watch, state: State, text: str | None, *, hint: str = "") -> None:
         """Judge the state that a new row starts in."""
         if text not in watch.guard.initial:
-            if self.mode(watch) == "observe":
-                self.report.done("observed", watch, (None, text), state, new=True)
+            if (passing := PASSING.get(self.mode(watch))) is not None:
+                self.report.done(passing, watch, (None, text), state, new=True)
             else:
                 self.report.refuse(watch, (None, text), state, new=True, hint=hint)
 
@@ -296,7 +297,7 @@ class Judging:
         path, taken = _without_stays(first, values[1:], texts)
         pairs = list(itertools.pairwise(path))
         illegal = next((pair for pair in pairs if pair not in guard.legal), None)
-        if illegal is not None and self.mode(watch) != "observe":
+        if illegal is not None and self.mode(watch) not in PASSING:
             self.report.refuse(watch, illegal, state)
             return
         if not self._conditions_hold(watch, state, pairs):

@@ -52,7 +52,7 @@ def _translate(context: ExceptionContext) -> StatekitError | None:
         if refusal.counted:
             log.write([move])  # counted where it was refused, and nowhere else
         else:
-            publish([move])
+            publish([move], context.connection if context.connection is not None else context.engine)
     return error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
@@ -13,12 +13,13 @@ from statekit.guards.guard import refusal_of
 from statekit.guards.hints import hint_for
 from statekit.guards.watch import State, Watch
 from statekit.observe.hook import allowed_moves_are_wanted, publish
-from statekit.observe.modes import OnIllegal
+from statekit.observe.modes import Mode
 from statekit.observe.move import Kind, Move
 from statekit.stale import ConcurrentTransition
 from statekit.table.callbacks import Callback
 
 Connections = Callable[[Watch, Sequence[State]], list[tuple[Connection, list[State]]]]
+Where = Callable[[Watch, Sequence[State]], list[tuple[Any, list[State]]]]
 
 
 class Refusal(NamedTuple):
@@ -39,10 +40,10 @@ class _Done(NamedTuple):
     condition: str | None
 
 
-class Modes(dict[Watch, OnIllegal]):
+class Modes(dict[Watch, Mode]):
     """What an illegal move of each guarded attribute leads to in one flush: asked once, when it is first needed."""
 
-    def __missing__(self, watch: Watch) -> OnIllegal:
+    def __missing__(self, watch: Watch) -> Mode:
         mode = self[watch] = watch.guard.mode
         return mode
 
@@ -52,10 +53,13 @@ class Report:
 
     Args:
         modes: what an illegal move leads to in this flush.
+        where: returns what objects are written on, each with its objects: a connection, or an engine where the session
+            has no connection yet.
     """
 
-    def __init__(self, modes: Modes) -> None:
+    def __init__(self, modes: Modes, where: Where) -> None:
         self._modes = modes
+        self._where = where
         self._done: dict[_Done, list[State]] = {}
         self._refused: dict[tuple[Watch, bool], list[Refusal]] = {}
         self._lost: dict[Watch, list[State]] = {}
@@ -141,7 +145,8 @@ class Report:
             for refusal in refusals:
                 steps.give_up(refusal.state, watch.key)
         # If the flush is refused, nothing of it is skipped: what would have been comes again with the next attempt.
-        publish(self._blocked(fatal or skipped))
+        for on, moves in self._blocked(fatal or skipped):
+            publish(moves, on)
         if fatal:
             raise self._error(fatal)
         if self._lost:
@@ -168,7 +173,14 @@ class Report:
         Args:
             connections: returns the connections that objects were written on.
         """
-        publish([self._done_move(done, states) for done, states in self._done.items() if states])
+        written = [
+            (on, self._done_move(done, some))
+            for done, states in self._done.items()
+            if states
+            for on, some in self._where(done.watch, states)
+        ]
+        for on, moves in _by_place(written):
+            publish(moves, on)
         # A row's own steps are told in their order.
         for done, states in sorted(self._done.items(), key=lambda item: item[0].step):
             if states and done.watch.guard.told:
@@ -186,15 +198,16 @@ class Report:
             kind, pair, identities, new=new, mode=self._modes[watch], model=watch.model, condition=condition
         )
 
-    def _blocked(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> list[Move]:
-        moves = []
+    def _blocked(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> list[tuple[Any, list[Move]]]:
+        moves: list[tuple[Any, Move]] = []
         for (watch, new), refusals in refused.items():
             alike: dict[tuple[Pair, str | None], list[State]] = {}
             for pair, state, _, condition in _in_order(watch, refusals):
                 alike.setdefault((pair, condition.name if condition else None), []).append(state)
             for (pair, name), states in alike.items():
-                moves.append(self._move("blocked", watch, pair, states, new=new, condition=name))
-        return moves
+                for on, some in self._where(watch, states):
+                    moves.append((on, self._move("blocked", watch, pair, some, new=new, condition=name)))
+        return _by_place(moves)
 
     def _error(self, refused: dict[tuple[Watch, bool], list[Refusal]]) -> StatekitError:
         errors: list[IllegalTransition | TransitionRefused] = []
@@ -225,6 +238,13 @@ class Report:
             condition=condition.name if condition else None,
             asked=asked,
         )
+
+
+def _by_place(moves: list[tuple[Any, Move]]) -> list[tuple[Any, list[Move]]]:
+    grouped: dict[int, tuple[Any, list[Move]]] = {}
+    for on, move in moves:
+        grouped.setdefault(id(on), (on, []))[1].append(move)
+    return list(grouped.values())
 
 
 def _hint_for_condition(watch: Watch, pair: Pair) -> str:

@@ -1,20 +1,25 @@
 """The one hook through which everything hears of moves: blocked, allowed, observed, overridden.
 
 The guard reports here and knows nothing of who listens. Counts and operations are served first, and the log after them;
-whoever else wants to know (a ledger, metrics) subscribes.
+whoever else wants to know (metrics) subscribes, and a ledger keeps what is not plainly legal.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from statekit.errors import StatekitError
 from statekit.observe import counts, log
 from statekit.observe.move import Move
 from statekit.observe.operation import Operation, current_operation
 
 Listener = Callable[[Sequence[Move]], None]
+Keeper = Callable[[Sequence[Move], Any], None]
+
 _listeners: list[Listener] = []
+_keepers: list[Keeper] = []
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
@@ -29,13 +34,32 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     Returns:
         A function that ends the subscription; calling it twice does no harm.
     """
-    _listeners.append(listener)
+    return _added(_listeners, listener)
 
-    def unsubscribe() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
 
-    return unsubscribe
+def keep(keeper: Keeper) -> Callable[[], None]:
+    """Have a function called with what is not plainly legal, and where it is written, to keep it there.
+
+    Legal moves are not among them, so that nothing is spent on collecting those.
+
+    Args:
+        keeper: called with a sequence of :class:`Move`, and the connection, engine or session that they belong to, or
+            None where that is not known. What it raises is logged, unless it is a StatekitError, which is meant.
+
+    Returns:
+        A function that ends it; calling it twice does no harm.
+    """
+    return _added(_keepers, keeper)
+
+
+def _added(listeners: list[Any], listener: Any) -> Callable[[], None]:
+    listeners.append(listener)
+
+    def remove() -> None:
+        if listener in listeners:
+            listeners.remove(listener)
+
+    return remove
 
 
 def allowed_moves_are_wanted() -> bool:
@@ -43,11 +67,15 @@ def allowed_moves_are_wanted() -> bool:
     return bool(_listeners) or current_operation() is not None
 
 
-def publish(moves: Sequence[Move]) -> None:
+def publish(moves: Sequence[Move], on: Any = None) -> None:
     """Tell everyone about the moves of one flush or statement.
 
     Args:
         moves: each row stands in exactly one of them.
+        on: the connection that they are written on, or were to be; an engine or a session where there is none yet.
+
+    Raises:
+        StatekitError: who has to keep a move that was let through on purpose cannot do so.
     """
     if not moves:
         return
@@ -57,9 +85,18 @@ def publish(moves: Sequence[Move]) -> None:
             counts.add(move.subject, (move.source, move.target), move.number)
         if operation is not None:
             operation.add(move.kind, (move.source, move.target), move.number, new=move.new)
-    log.write([move for move in moves if move.kind != "allowed"])
+    illegal = [move for move in moves if move.kind != "allowed"]
+    log.write(illegal)
+    for keeper in list(_keepers) if illegal else ():
+        _tell(keeper, illegal, on)
     for listener in list(_listeners):
-        try:
-            listener(moves)
-        except Exception:
-            logging.getLogger("statekit").exception("A listener to statekit's moves failed: %r", listener)
+        _tell(listener, moves)
+
+
+def _tell(listener: Callable[..., None], *args: Any) -> None:
+    try:
+        listener(*args)
+    except StatekitError:
+        raise
+    except Exception:
+        logging.getLogger("statekit").exception("A listener to statekit's moves failed: %r", listener)

@@ -1,9 +1,10 @@
 """Log lines about moves: one for each row that was blocked or observed, unless equal ones come in a flood.
 
 The logger is ``statekit``; each record carries its data in ``extra`` under names that start with ``statekit_``.
-Lines are equal if kind, model, attribute, move and operation are: of those, :data:`LINES` are written in any
-:data:`WINDOW` seconds. The rest is counted, and the number that was left out is written with the next line of any kind
-after the window, at the end of the operation, or when the interpreter exits, whichever comes first.
+Lines are equal if kind, model, attribute, move and operation are, and for overridden moves reason and actor: of those,
+:data:`LINES` are written in any :data:`WINDOW` seconds. The rest is counted, and the number that was left out is
+written with the next line of any kind after the window, at the end of the operation, or when the interpreter exits,
+whichever comes first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ WINDOW = 60.0
 """How long a window is, in seconds."""
 
 _VERBS = {"blocked": "Blocked", "observed": "Observed", "overridden": "Overrode"}
-_Key = tuple[str, str, str, str | None, str | None, bool, str | None, str | None]
+_Key = tuple[str, str, str, str | None, str | None, bool, str | None, str | None, str | None, str | None]
 
 
 @dataclass(slots=True)
@@ -53,7 +54,8 @@ def write(moves: Sequence[Move]) -> None:
         _write_left_out(ended, number)
     for move in moves:
         key: _Key = (
-            move.kind, move.model, move.attribute, move.source, move.target, move.new, move.condition, move.operation
+            move.kind, move.model, move.attribute, move.source, move.target, move.new, move.condition, move.reason,
+            move.actor, move.operation
         )  # fmt: skip
         lines = _take(key, move.number)
         for identity in itertools.islice(itertools.chain(move.identities, itertools.repeat(None)), lines):
@@ -127,7 +129,7 @@ def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
     if move.condition is not None:
         rule = f"the condition {move.condition} says no"
     logger.warning(
-        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s; mode: %s%s)",
+        "[SELF-HEAL] %s invalid transition: %s on %s.%s (%s; mode: %s%s%s%s)",
         _VERBS[move.kind],
         _step(move.source, move.target, new=move.new),
         row,
@@ -135,6 +137,8 @@ def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
         rule,
         move.mode,
         f"; operation: {move.operation}" if move.operation else "",
+        f"; reason: {move.reason}" if move.reason else "",
+        f"; actor: {move.actor}" if move.actor else "",
         extra={
             "statekit_kind": move.kind,
             "statekit_model": move.model,
@@ -147,6 +151,9 @@ def _write_row(move: Move, identity: tuple[Any, ...] | None) -> None:
             "statekit_condition": move.condition,
             "statekit_mode": move.mode,
             "statekit_operation": move.operation,
+            "statekit_place": move.place,
+            "statekit_reason": move.reason,
+            "statekit_actor": move.actor,
         },
     )
 
@@ -156,7 +163,7 @@ def _step(source: str | None, target: str | None, *, new: bool) -> str:
 
 
 def _write_left_out(key: _Key, number: int) -> None:
-    kind, model, attribute, source, target, new, condition, operation = key
+    kind, model, attribute, source, target, new, condition, reason, actor, operation = key
     logger.warning(
         "[SELF-HEAL] %s invalid transition: %s on %s.%s: %s more equal lines were left out%s",
         _VERBS[kind],
@@ -174,6 +181,8 @@ def _write_left_out(key: _Key, number: int) -> None:
             "statekit_new": new,
             "statekit_condition": condition,
             "statekit_operation": operation,
+            "statekit_reason": reason,
+            "statekit_actor": actor,
             "statekit_left_out": number,
         },
     )

@@ -1,12 +1,17 @@
-"""What an illegal move leads to: the three modes, as one type and one check."""
+"""What an illegal move leads to: the three modes that can be chosen, and the one that ``override()`` makes."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 OnIllegal = Literal["raise", "skip", "observe"]
+Mode = Literal["raise", "skip", "observe", "override"]
+"""What is done about an illegal move now: what was chosen, unless there is a :func:`statekit.override` around it."""
 
 MODES: tuple[OnIllegal, ...] = ("raise", "skip", "observe")
+
+PASSING: dict[str, Literal["observed", "overridden"]] = {"observe": "observed", "override": "overridden"}
+"""The modes in which an illegal move passes, and what it is called then."""
 
 
 def check_on_illegal(value: object) -> OnIllegal:

@@ -25,9 +25,13 @@ class Move:
         identities: primary keys of the rows, so far as they are known: of a statement's rows, a few.
         number: how many rows.
         allowed: the states that the rows may move to (for new rows: start in).
-        mode: what was done about an illegal move: "raise", "skip" or "observe".
+        mode: what was done about an illegal move: "raise", "skip", "observe" or "override".
         operation: name of the innermost :func:`statekit.operation` around it, or None.
         condition: name of the condition that said no, where the table allows the move; else None.
+        table: name of the table, with its schema if it has one.
+        place: the line of the application's code that it came from, of moves that are not legal; None if not known.
+        actor: who has overridden the guard, or None.
+        reason: why the guard was overridden, or None.
     """
 
     kind: Kind
@@ -43,3 +47,7 @@ class Move:
     mode: str
     operation: str | None
     condition: str | None = None
+    table: str = ""
+    place: str | None = None
+    actor: str | None = None
+    reason: str | None = None

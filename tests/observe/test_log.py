@@ -56,6 +56,9 @@ def block(engine: sa.Engine, message: Any) -> None:
             session.rollback()
 
 
+PLACE = block.__code__.co_firstlineno + 5
+
+
 class TestALine:
     def test_says_what_was_blocked_and_what_is_allowed(
         self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture
@@ -92,6 +95,9 @@ class TestALine:
             "statekit_condition": None,
             "statekit_mode": "skip",
             "statekit_operation": "Spam capture",
+            "statekit_place": f"{__name__}:{PLACE} in block",
+            "statekit_reason": None,
+            "statekit_actor": None,
         }
 
     def test_names_the_operation(self, memory_engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:

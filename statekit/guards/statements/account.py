@@ -17,7 +17,7 @@ from statekit.guards.guard import Guard, refusal_of
 from statekit.guards.hints import hint_for
 from statekit.guards.statements import whole
 from statekit.observe.hook import allowed_moves_are_wanted, publish
-from statekit.observe.modes import OnIllegal
+from statekit.observe.modes import PASSING, Mode
 from statekit.observe.move import Kind, Move
 
 NAMED = 10
@@ -58,7 +58,7 @@ class Account:
         self._guards = guards
         self._key_names = key_names
         self._connection = connection
-        self._modes: dict[Guard, OnIllegal] = {guard: guard.mode for guard in guards}
+        self._modes: dict[Guard, Mode] = {guard: guard.mode for guard in guards}
         self._refused: dict[tuple[bool, Guard, bool], _Rows] = {}
         self._done: dict[tuple[Kind, Guard, bool], _Rows] = {}
         self.wants_identities = any(guard.told for guard in guards)
@@ -69,15 +69,15 @@ class Account:
     @property
     def observes(self) -> bool:
         """Whether an illegal move is let through, for one of the guards."""
-        return "observe" in self._modes.values()
+        return not PASSING.keys().isdisjoint(self._modes.values())
 
     def leeways(self, *, strict: bool = False) -> dict[Guard, int]:
-        """Return how much the fence is to let through for each guard: illegal moves in "observe", else rows that stay.
+        """Return how much the fence is to let through for each guard: what is illegal where it passes, else what stays.
 
         Args:
             strict: whether no row is to stay.
         """
-        return {guard: OPEN if mode == "observe" else STRICT if strict else STAY for guard, mode in self._modes.items()}
+        return {guard: OPEN if mode in PASSING else STRICT if strict else STAY for guard, mode in self._modes.items()}
 
     @property
     def raises(self) -> bool:
@@ -106,7 +106,7 @@ class Account:
             for guard, pair in zip(self._guards, pairs, strict=True)
             if pair is not None
         ]
-        refused = [(guard, pair) for guard, pair, legal in moves if not legal and self._modes[guard] != "observe"]
+        refused = [(guard, pair) for guard, pair, legal in moves if not legal and self._modes[guard] not in PASSING]
         for guard, pair in refused:
             fatal = new or self._modes[guard] == "raise"
             self._refused.setdefault((fatal, guard, new), _Rows()).add(pair, number, identity)
@@ -117,7 +117,7 @@ class Account:
             stays = not new and pair[0] == pair[1]
             if stays or (legal and (new or not self.wants_allowed)):
                 continue
-            kind: Kind = "allowed" if legal else "observed"
+            kind: Kind = "allowed" if legal else PASSING[self._modes[guard]]
             self._done.setdefault((kind, guard, new), _Rows()).add(pair, number, identity, self._named)
         self.written += number
         self.stays += number if any(not new and pair[0] == pair[1] for _, pair, _ in moves) else 0
@@ -191,7 +191,8 @@ class Account:
             IllegalTransition: names them.
         """
         fatal = {key: rows for key, rows in self._refused.items() if key[0]}
-        publish([move for (_, guard, new), rows in fatal.items() for move in self._moves("blocked", guard, rows, new)])
+        blocked = [move for (_, guard, new), rows in fatal.items() for move in self._moves("blocked", guard, rows, new)]
+        publish(blocked, self._connection)
         errors = [self._error(guard, rows, new, hint) for (_, guard, new), rows in fatal.items()]
         errors[0].also = tuple(errors[1:])
         for other in errors[0].also:
@@ -208,7 +209,7 @@ class Account:
         ]
         for (kind, guard, new), rows in self._done.items():
             moves += self._moves(kind, guard, rows, new)
-        publish(moves)
+        publish(moves, self._connection)
         if self.wants_identities:
             commits.note(self._connection, moves)
 

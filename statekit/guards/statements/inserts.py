@@ -19,6 +19,7 @@ from statekit.guards.statements.account import Account
 from statekit.guards.statements.conflicts import conflicts_of
 from statekit.guards.statements.execution import Execution, Parameters, is_known
 from statekit.guards.stored import as_stored
+from statekit.observe.modes import PASSING
 
 
 def write(execution: Execution) -> CursorResult[Any]:
@@ -301,7 +302,7 @@ class Inserting:
         columns = list(_named_columns(self.statement.select).subquery("statekit_proposed").c)
         if len(names) == len(columns):
             return dict(zip(names, columns, strict=True))
-        if all(guard.mode == "observe" for guard in self.guards):
+        if all(guard.mode in PASSING for guard in self.guards):
             return {}
         raise StatekitError(
             f"An INSERT … SELECT into {self.table.fullname} fills {len(names)} columns, and of its SELECT SQLAlchemy "
