@@ -1,4 +1,4 @@
-"""The blocked moves, summed over whoever counts them: this process, and the triggers of a database."""
+"""The blocked moves, summed over whoever counts them: this process, the ledger, and the triggers of a database."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ def counts(
     attribute: QueryableAttribute[Any] | sa.ColumnElement[Any] | None = None,
     bind: sa.Engine | sa.Connection | Session | None = None,
 ) -> Counter[Pair]:
-    """Return how often each illegal move was blocked in this process; with ``bind``, also by the database's triggers.
+    """Return how often each illegal move was blocked in this process; with ``bind``, in all of them and by triggers.
 
     A blocked move is one refused row named in one error, or skipped once; a retry is a new attempt. It is counted when
-    it happens, and a rollback does not take it back. What a trigger has refused is counted in the database only,
-    whoever tried it, so that nothing is counted twice.
+    it happens, and a rollback does not take it back. With ``bind`` it is the sum of the database's ledger, what waits
+    to be written to it here, what this process has blocked without a ledger, and what triggers have counted: those
+    count in the database only, whoever tried it, so that nothing is counted twice.
 
     Args:
         attribute: a guarded attribute or column, such as ``Message.status``; None for the sum over all guards, and
             all triggers of the database.
-        bind: an engine, connection or session. Triggers count on PostgreSQL; on SQLite they cannot, and this process
-            counts what it was refused. In an async application: ``await connection.run_sync(lambda c: counts(a, c))``.
+        bind: an engine, connection or session. Without a ledger, what other processes have blocked is not known.
+            Triggers count on PostgreSQL; on SQLite they cannot, and this process counts what it was refused. In an
+            async application: ``await connection.run_sync(lambda c: counts(a, c))``.
 
     Returns:
         Number of rows by (source, target), each the text that the database stores: None for NULL, and a source of None
@@ -47,25 +49,41 @@ def counts(
         guard = guard_on(attribute)
         if guard is None:
             raise StatekitError(f"{attribute} has no guard, so that nothing was counted for it.")
-    total = process.total(None if guard is None else guard.subject)
-    if bind is not None:
-        total += _by_triggers(guard, bind)
-    return total
+    subject = None if guard is None else guard.subject
+    return process.total(subject) if bind is None else process.only_here(subject) + _in_database(guard, bind)
 
 
-def _by_triggers(guard: Any, bind: Any) -> Counter[Pair]:
-    import sqlalchemy as sa
-    from sqlalchemy.orm import Session
-
+def _by_triggers(guard: Any, connection: sa.Connection) -> Counter[Pair]:
     from statekit.trigger.catalog import blocked
     from statekit.trigger.spec import StateTrigger
 
+    if guard is None:
+        return blocked(connection)
+    table = guard.column.table
+    trigger = StateTrigger.of(guard.column).on(table.name, connection.schema_for_object(table))
+    return blocked(connection, [trigger])
+
+
+def _in_ledger(guard: Any, connection: sa.Connection) -> Counter[Pair]:
+    from statekit.ledger import queries
+    from statekit.ledger.attach import writer_of
+
+    writer = writer_of(connection)
+    schema = None if writer is None else writer.table.schema
+    table, attribute = (None, None) if guard is None else (guard.column.table.fullname, guard.attribute)
+    waiting, batches = (Counter[Pair](), []) if writer is None else writer.waiting_blocked(table, attribute)
+    if not queries.exists(connection, schema):
+        return waiting
+    found = queries.moves(connection, "blocked", table=table, attribute=attribute, schema=schema, without=batches)
+    return found + waiting
+
+
+def _in_database(guard: Any, bind: Any) -> Counter[Pair]:
+    import sqlalchemy as sa
+    from sqlalchemy.orm import Session
+
     def asked(connection: sa.Connection) -> Counter[Pair]:
-        if guard is None:
-            return blocked(connection)
-        table = guard.column.table
-        trigger = StateTrigger.of(guard.column).on(table.name, connection.schema_for_object(table))
-        return blocked(connection, [trigger])
+        return _by_triggers(guard, connection) + _in_ledger(guard, connection)
 
     if isinstance(bind, Session):
         bind = bind.connection()

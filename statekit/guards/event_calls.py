@@ -9,7 +9,7 @@ from sqlalchemy.orm.attributes import instance_state
 from statekit.errors import Pair, StatekitError, show_state
 from statekit.guards import conditions
 from statekit.guards.guard import NOT_KNOWN, Guard, refusal_of
-from statekit.guards.watch import is_sql, watches
+from statekit.guards.watch import is_sql, watches, written_on
 from statekit.observe.hook import publish
 from statekit.observe.modes import PASSING
 from statekit.table.callbacks import Callback
@@ -89,7 +89,7 @@ class Refusals:
         watch = next(each for each in watches(type(obj)) if each.key == self._key)
         identity = watch.identity(instance_state(obj))
         move = guard.move("blocked", pair, [identity], mode=mode, model=watch.model, condition=condition)
-        publish([move], instance_state(obj).session)
+        publish([move], written_on(instance_state(obj).session, watch))
         if mode == "skip":
             return False
         raise refusal_of(

@@ -16,7 +16,7 @@ from statekit.guards import conditions, current, steps
 from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
 from statekit.guards.guard import Guard, filled_by_relationships
 from statekit.guards.judging import LATE, RACE, Judging
-from statekit.guards.watch import State, Watch, is_sql, watches
+from statekit.guards.watch import State, Watch, is_sql, watches, written_on
 from statekit.observe.modes import PASSING
 
 _under_way: ContextVar[Flush | None] = ContextVar("statekit_flush", default=None)
@@ -375,10 +375,7 @@ class Flush:
         """Return what the objects are written on, for reports: a connection if the session has one, else its engine."""
         if self.session.connection_callable is not None:
             return list(self._connections(watch, states))
-        bind = self.session.get_bind(mapper=watch.mapper)
-        transaction = self.session.get_transaction()
-        known = transaction._connections.get(bind) if transaction is not None else None
-        return [(bind if known is None else known[0], list(states))]
+        return [(written_on(self.session, watch), list(states))]
 
     def _watches(self) -> list[Watch]:
         return [watch for mapper in self.context.mappers for watch in watches(mapper.class_)]

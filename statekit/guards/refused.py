@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +20,7 @@ from statekit.errors import IllegalTransition, StatekitError
 from statekit.guards.guard import Guard, all_guards, guards_of
 from statekit.guards.hints import hint_for
 from statekit.observe import log
-from statekit.observe.hook import publish
+from statekit.observe.hook import publish, tell_keepers
 from statekit.trigger.dialects import is_supported
 from statekit.trigger.refusal import Refusal, refusal_in, trigger_in_the_way
 from statekit.trigger.spec import StateTrigger
@@ -49,10 +50,12 @@ def _translate(context: ExceptionContext) -> StatekitError | None:
         move = guard.move(
             "blocked", (refusal.source, refusal.target), [error.identity], new=refusal.new, mode="raise"
         )  # fmt: skip
+        on = context.connection if context.connection is not None else context.engine
         if refusal.counted:
             log.write([move])  # counted where it was refused, and nowhere else
+            tell_keepers([replace(move, kind="trigger")], on)
         else:
-            publish([move], context.connection if context.connection is not None else context.engine)
+            publish([move], on)
     return error
 
 

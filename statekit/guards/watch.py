@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, Session
 from sqlalchemy.orm.base import NO_VALUE, manager_of_class
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -79,6 +80,22 @@ def is_sql(value: Any) -> bool:
 def is_known(value: Any) -> bool:
     """Return whether Python knows what an attribute holds: it was loaded, and is no SQL expression."""
     return value is not NO_VALUE and not is_sql(value)
+
+
+def written_on(session: Session | None, watch: Watch) -> Connection | Engine | None:
+    """Return the connection that a session writes a class on, or its engine where the session has none yet.
+
+    None if nobody can tell: the object is in no session, or the session has no engine for it.
+    """
+    if session is None:
+        return None
+    try:
+        bind = session.get_bind(mapper=watch.mapper)
+    except sa.exc.UnboundExecutionError:
+        return None
+    transaction = session.get_transaction()
+    known = transaction._connections.get(bind) if transaction is not None else None
+    return bind if known is None else known[0]
 
 
 _generation = 0

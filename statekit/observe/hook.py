@@ -87,10 +87,15 @@ def publish(moves: Sequence[Move], on: Any = None) -> None:
             operation.add(move.kind, (move.source, move.target), move.number, new=move.new)
     illegal = [move for move in moves if move.kind != "allowed"]
     log.write(illegal)
-    for keeper in list(_keepers) if illegal else ():
-        _tell(keeper, illegal, on)
+    tell_keepers(illegal, on)
     for listener in list(_listeners):
         _tell(listener, moves)
+
+
+def tell_keepers(moves: Sequence[Move], on: Any) -> None:
+    """Tell those only who keep moves; see :func:`keep`."""
+    for keeper in list(_keepers) if moves else ():
+        _tell(keeper, moves, on)
 
 
 def _tell(listener: Callable[..., None], *args: Any) -> None:

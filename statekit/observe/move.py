@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["blocked", "allowed", "observed", "overridden"]
+Kind = Literal["blocked", "allowed", "observed", "overridden", "trigger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Move:
 
     Attributes:
         kind: "blocked" (refused), "allowed" (legal, done), "observed" (illegal, let through because the mode is
-            "observe"), "overridden" (illegal, let through on purpose).
+            "observe"), "overridden" (illegal, let through on purpose), "trigger" (refused by a trigger, which has
+            counted it itself: only a ledger is told, for what else it knows of it).
         subject: what identifies the guard; :func:`statekit.counts` sums by it.
         model: name of the mapped class, or of the table where no class is mapped.
         attribute: name of the guarded attribute, or of the column.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 _innermost: ContextVar[Override | None] = ContextVar("statekit_override", default=None)
 
@@ -24,7 +25,7 @@ class Override:
         self.actor = actor
         self._outer: Override | None = None
         self._token: Token[Override | None] | None = None
-        self._runner: object = None
+        self._runner: tuple[object, ...] = ()
         self._state = "new"
 
     @property
@@ -58,7 +59,7 @@ class Override:
     ) -> None:
         self._state = "closed"  # from here on it is ignored wherever it was inherited
         try:
-            if self._token is not None:
+            if self._token is not None and _innermost.get() is self:  # else a block that is still open would be lost
                 _innermost.reset(self._token)
         except ValueError:
             pass  # left in another context than it was entered in: closed is enough
@@ -115,10 +116,28 @@ def _in_force(block: Override | None) -> Override | None:
     return block
 
 
-def _runner() -> tuple[int, Any]:
-    """Return what runs here: the thread, and its task if it is in one."""
+class _Here(threading.local):
+    """What stands for a thread: unlike its number, it is not given to another thread later."""
+
+    def __init__(self) -> None:
+        self.thread = object()
+
+
+_here = _Here()
+
+
+def _forget_the_parent() -> None:
+    """Let no block that is open in the parent be in force in a process that was forked inside of it."""
+    _here.thread = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parent)
+
+
+def _runner() -> tuple[object, ...]:
+    """Return what runs here: the thread, and in an event loop the task, or None in one of the loop's callbacks."""
     try:
-        task: Any = asyncio.current_task()
+        return _here.thread, asyncio.current_task()
     except RuntimeError:
-        task = None
-    return threading.get_ident(), task
+        return (_here.thread,)

@@ -1,0 +1,119 @@
+"""The ledger's tables, in the MetaData of the application, so that its own migrations deliver them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from statekit.errors import TableError
+
+LEDGER = "statekit_ledger"
+PRUNED = "statekit_ledger_pruned"
+
+_INFO_KEY = "statekit_ledger"
+
+
+class Tables(NamedTuple):
+    """The tables that :func:`add_to` has added.
+
+    Attributes:
+        ledger: an entry a row: what happened, how often, when, and where it came from.
+        pruned: the sums of the entries that :func:`statekit.ledger.prune` has removed, so that counts stay exact.
+    """
+
+    ledger: sa.Table
+    pruned: sa.Table
+
+
+def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
+    """Add the ledger's tables to a MetaData, such as ``Base.metadata``; Alembic's autogenerate then delivers them.
+
+    Called again, it returns the tables that are there.
+
+    Args:
+        metadata: of the application's models.
+        schema: the schema of the tables; None for that of the MetaData, which is mostly none.
+
+    Returns:
+        The tables.
+
+    Raises:
+        TableError: it is no MetaData, or has a table of that name which is another one.
+
+    >>> metadata = sa.MetaData()
+    >>> sorted(table.name for table in add_to(metadata))
+    ['statekit_ledger', 'statekit_ledger_pruned']
+    """
+    if not isinstance(metadata, sa.MetaData):
+        raise TableError(f"add_to({metadata!r}): allowed is a MetaData, such as Base.metadata.")
+    place = schema if schema is not None else metadata.schema
+    names = [name if place is None else f"{place}.{name}" for name in (LEDGER, PRUNED)]
+    known = [metadata.tables.get(name) for name in names]
+    if all(table is not None and table.info.get(_INFO_KEY) for table in known):
+        return Tables(*known)  # type: ignore[arg-type]
+    for name, table in zip(names, known, strict=True):
+        if table is not None:
+            raise TableError(
+                f"add_to(): the MetaData has a table {name} already, which is not the ledger's. Call add_to() before "
+                "the database is reflected, or give the ledger a schema of its own: add_to(metadata, schema=…)."
+            )
+    return Tables(_ledger(metadata, schema), _pruned(metadata, schema))
+
+
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers rows by themselves only so
+_JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+
+def _what() -> list[sa.Column[object]]:
+    return [
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("model", sa.Text),
+        sa.Column("attribute", sa.Text),
+        sa.Column("table_name", sa.Text),
+        sa.Column("source", sa.Text),
+        sa.Column("target", sa.Text),
+        sa.Column("is_new", sa.Boolean, nullable=False),
+        sa.Column("number", sa.BigInteger, nullable=False),
+    ]
+
+
+def _ledger(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    return sa.Table(
+        LEDGER,
+        metadata,
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        *_what(),
+        sa.Column("operation", sa.Text),
+        sa.Column("actor", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("identities", _JSON),
+        sa.Column("host", sa.Text),
+        sa.Column("process", sa.Integer),
+        sa.Column("place", sa.Text),
+        sa.Column("detail", _JSON),
+        # What an attempt wrote whose COMMIT was never answered is told by these from what is still to be written.
+        sa.Column("batch", sa.String(32), nullable=False),
+        sa.Column("line", sa.Integer, nullable=False),
+        sa.UniqueConstraint("batch", "line", name="uq_statekit_ledger_batch_line"),
+        sa.Index("ix_statekit_ledger_at", "at"),
+        sa.Index("ix_statekit_ledger_kind_at", "kind", "at"),
+        schema=schema,
+        info={_INFO_KEY: True},
+        comment="What statekit's guards have blocked, observed and let through on purpose.",
+    )
+
+
+def _pruned(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    return sa.Table(
+        PRUNED,
+        metadata,
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        *_what(),
+        schema=schema,
+        info={_INFO_KEY: True},
+        comment="The sums of the entries that were removed from statekit_ledger.",
+    )
