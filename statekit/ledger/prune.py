@@ -45,7 +45,7 @@ def prune(
         raise StatekitError(f"prune(older_than={older_than}): a negative age would remove what is yet to come.")
     if connection.in_transaction():
         raise StatekitError("prune() commits after each chunk, and the connection is in a transaction: end that first.")
-    ledger, pruned = add_to(sa.MetaData(), schema=schema)
+    ledger, pruned, _ = add_to(sa.MetaData(), schema=schema)
     until = (now or dt.datetime.now(dt.UTC)) - older_than
     old = sa.select(ledger.c.id).where(ledger.c.at < until).order_by(ledger.c.id).limit(_CHUNK)
     what = [column for column in pruned.c if column.name not in ("id", "until", "number")]

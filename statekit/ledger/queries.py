@@ -43,7 +43,7 @@ def moves(
         without: batches that are left out.
     """
     total: Counter[Pair] = Counter()
-    for each in tables(schema):
+    for each in tables(schema)[:2]:
         query = sa.select(each.c.source, each.c.target, sa.func.sum(each.c.number)).where(each.c.kind == kind)
         query = query.group_by(each.c.source, each.c.target)
         if table is not None:

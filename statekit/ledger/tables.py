@@ -11,6 +11,7 @@ from statekit.errors import TableError
 
 LEDGER = "statekit_ledger"
 PRUNED = "statekit_ledger_pruned"
+HISTORY = "statekit_history"
 
 _INFO_KEY = "statekit_ledger"
 
@@ -21,10 +22,12 @@ class Tables(NamedTuple):
     Attributes:
         ledger: an entry a row: what happened, how often, when, and where it came from.
         pruned: the sums of the entries that :func:`statekit.ledger.prune` has removed, so that counts stay exact.
+        history: a row for each move that happened to a row of a column with ``guard(..., history=True)``.
     """
 
     ledger: sa.Table
     pruned: sa.Table
+    history: sa.Table
 
 
 def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
@@ -44,12 +47,12 @@ def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
 
     >>> metadata = sa.MetaData()
     >>> sorted(table.name for table in add_to(metadata))
-    ['statekit_ledger', 'statekit_ledger_pruned']
+    ['statekit_history', 'statekit_ledger', 'statekit_ledger_pruned']
     """
     if not isinstance(metadata, sa.MetaData):
         raise TableError(f"add_to({metadata!r}): allowed is a MetaData, such as Base.metadata.")
     place = schema if schema is not None else metadata.schema
-    names = [name if place is None else f"{place}.{name}" for name in (LEDGER, PRUNED)]
+    names = [name if place is None else f"{place}.{name}" for name in (LEDGER, PRUNED, HISTORY)]
     known = [metadata.tables.get(name) for name in names]
     if all(table is not None and table.info.get(_INFO_KEY) for table in known):
         return Tables(*known)  # type: ignore[arg-type]
@@ -59,7 +62,7 @@ def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
                 f"add_to(): the MetaData has a table {name} already, which is not the ledger's. Call add_to() before "
                 "the database is reflected, or give the ledger a schema of its own: add_to(metadata, schema=…)."
             )
-    return Tables(_ledger(metadata, schema), _pruned(metadata, schema))
+    return Tables(_ledger(metadata, schema), _pruned(metadata, schema), _history(metadata, schema))
 
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers rows by themselves only so
@@ -116,4 +119,31 @@ def _pruned(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         schema=schema,
         info={_INFO_KEY: True},
         comment="The sums of the entries that were removed from statekit_ledger.",
+    )
+
+
+def _history(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    return sa.Table(
+        HISTORY,
+        metadata,
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("column_name", sa.Text, nullable=False),
+        # The primary key of the row as a JSON array of texts, written by the database itself; see :mod:`.keys`.
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("source", sa.Text),
+        sa.Column("target", sa.Text),
+        sa.Column("is_new", sa.Boolean, nullable=False),
+        sa.Column("operation", sa.Text),
+        sa.Column("actor", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("place", sa.Text),
+        sa.Column("role", sa.Text),
+        sa.Index("ix_statekit_history_key", "table_name", "column_name", "key", "at"),
+        sa.Index("ix_statekit_history_at", "at"),
+        schema=schema,
+        info={_INFO_KEY: True},
+        comment="The moves that rows have made, for statekit's guards with history=True.",
     )

@@ -16,7 +16,7 @@ from statekit import TableError, ledger
 def test_are_added_to_the_metadata() -> None:
     metadata = sa.MetaData()
     tables = ledger.add_to(metadata)
-    assert set(metadata.tables) == {"statekit_ledger", "statekit_ledger_pruned"}
+    assert set(metadata.tables) == {"statekit_ledger", "statekit_ledger_pruned", "statekit_history"}
     assert tables.ledger is metadata.tables["statekit_ledger"]
 
 
@@ -28,7 +28,8 @@ def test_are_added_once() -> None:
 def test_stand_in_a_schema_of_their_own() -> None:
     metadata = sa.MetaData()
     ledger.add_to(metadata, schema="audit")
-    assert set(metadata.tables) == {"audit.statekit_ledger", "audit.statekit_ledger_pruned"}
+    assert all(table.schema == "audit" for table in metadata.tables.values())
+    assert len(metadata.tables) == 3
 
 
 def test_stand_in_the_schema_of_the_metadata() -> None:
