@@ -63,7 +63,7 @@ def attach(engine: Engine | AsyncEngine, *, schema: str | None = None) -> Writer
     ends.install()
     writer = _writers[engine.dialect] = Writer(engine, schema)
     if _stop_keeping is None:
-        _stop_keeping = hook.keep(_keep)
+        _stop_keeping = hook.keep(_keep, first=True)
     return writer
 
 

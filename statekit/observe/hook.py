@@ -37,7 +37,7 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     return _added(_listeners, listener)
 
 
-def keep(keeper: Keeper) -> Callable[[], None]:
+def keep(keeper: Keeper, *, first: bool = False) -> Callable[[], None]:
     """Have a function called with what is not plainly legal, and where it is written, to keep it there.
 
     Legal moves are not among them, so that nothing is spent on collecting those.
@@ -45,15 +45,16 @@ def keep(keeper: Keeper) -> Callable[[], None]:
     Args:
         keeper: called with a sequence of :class:`Move`, and the connection, engine or session that they belong to, or
             None where that is not known. What it raises is logged, unless it is a StatekitError, which is meant.
+        first: whether it is called before the others, because it may refuse what they are to be told.
 
     Returns:
         A function that ends it; calling it twice does no harm.
     """
-    return _added(_keepers, keeper)
+    return _added(_keepers, keeper, first=first)
 
 
-def _added(listeners: list[Any], listener: Any) -> Callable[[], None]:
-    listeners.append(listener)
+def _added(listeners: list[Any], listener: Any, *, first: bool = False) -> Callable[[], None]:
+    listeners.insert(0 if first else len(listeners), listener)
 
     def remove() -> None:
         if listener in listeners:
