@@ -25,6 +25,8 @@ class Declared(Protocol):
         stored_states: every state of the table, in declared order.
         on_illegal: what an illegal move leads to: "raise", "skip" or "observe".
         trigger: whether a trigger belongs to it: True and None if so, False if not.
+        history: whether each move of a row is written down.
+        override_role: the database's role whose members may override the trigger; None for nobody.
     """
 
     @property
@@ -39,6 +41,10 @@ class Declared(Protocol):
     def on_illegal(self) -> Any: ...
     @property
     def trigger(self) -> bool | None: ...
+    @property
+    def history(self) -> bool: ...
+    @property
+    def override_role(self) -> str | None: ...
 
 
 def declared_on(column: Any) -> Declared | None:

@@ -70,7 +70,10 @@ def compare_state_triggers(context: AutogenContext, upgrade: ops.UpgradeOps, sch
     def place(schema: str | None, table: str, column: str) -> Place:
         return Place(None if schema == default else schema, table, column)
 
-    declared = {place(trigger.schema, trigger.table, trigger.column): trigger for trigger in declared_in(*metadata)}
+    declared = {
+        place(trigger.schema, trigger.table, trigger.column): trigger.among(default)
+        for trigger in declared_in(*metadata)
+    }
     there: dict[Place, list[Installed]] = {}
     for each in installed(connection):
         there.setdefault(place(each.schema, each.table, each.trigger.column), []).append(each)

@@ -12,7 +12,9 @@ from statekit.observe.modes import OnIllegal
 from statekit.table import TransitionTable
 from statekit.trigger import StateTrigger
 
-CHANGEABLE = ("transitions", "initial", "on_illegal", "inline", "states", "version")
+CHANGEABLE = (
+    "transitions", "initial", "on_illegal", "inline", "states", "history", "override_role", "ledger_schema", "version"
+)  # fmt: skip
 """What a replaced trigger may have had otherwise."""
 
 
@@ -40,6 +42,9 @@ class CreateStateTriggerOp(MigrateOperation):
         on_illegal: OnIllegal = "raise",
         inline: bool = False,
         states: Iterable[str | None] = (),
+        history: Iterable[str] = (),
+        override_role: str | None = None,
+        ledger_schema: str | None = None,
         version: int = 1,
     ) -> None:
         """Make a trigger that holds a column to its transitions, or put right one that was changed by hand.
@@ -53,13 +58,17 @@ class CreateStateTriggerOp(MigrateOperation):
             on_illegal: what an illegal move leads to: "raise", "skip" or "observe".
             inline: write the moves into the trigger's own WHEN, see :class:`statekit.trigger.StateTrigger`.
             states: states that have neither a move nor may be a start.
+            history: the primary key's columns, to have each move written to ``statekit_history`` (version 2).
+            override_role: the role whose members may override the trigger (version 2).
+            ledger_schema: the schema of the ledger's tables, where it is not ``public``.
             version: of the templates that the SQL is made of, so that it stays the same under every later statekit.
 
         Raises:
             TableError: a name, a state, a mode or the version is not allowed.
             StatekitError: there are no state triggers for this database.
         """
-        data = {"on_illegal": on_illegal, "inline": inline, "states": states, "version": version}
+        data: dict[str, Any] = {"on_illegal": on_illegal, "inline": inline, "states": states, "version": version}
+        data |= {"history": history, "override_role": override_role, "ledger_schema": ledger_schema}
         operations.invoke(cls(_trigger("create_state_trigger", table, column, schema, transitions, initial, data)))
 
     def reverse(self) -> DropStateTriggerOp:
@@ -100,6 +109,9 @@ class ReplaceStateTriggerOp(MigrateOperation):
         on_illegal: OnIllegal = "raise",
         inline: bool = False,
         states: Iterable[str | None] = (),
+        history: Iterable[str] = (),
+        override_role: str | None = None,
+        ledger_schema: str | None = None,
         version: int = 1,
     ) -> None:
         """Give a trigger another rule; what it has counted is kept, and PostgreSQL takes no lock on the table.
@@ -110,12 +122,16 @@ class ReplaceStateTriggerOp(MigrateOperation):
             transitions: the legal moves, as pairs of the text that the database stores, None for NULL.
             initial: the states in which a new row may start; None for every state.
             old: what is different in the trigger that is there, by the name of the argument: ``transitions``,
-                ``initial``, ``on_illegal``, ``inline``, ``states`` or ``version``. With ``{}`` nothing is, and the
+                ``initial``, ``on_illegal``, ``inline``, ``states``, ``history``, ``override_role``, ``ledger_schema``
+                or ``version``. With ``{}`` nothing is, and the
                 trigger is made anew where it is, which puts right what was changed by hand.
             schema: the table's schema.
             on_illegal: what an illegal move leads to: "raise", "skip" or "observe".
             inline: write the moves into the trigger's own WHEN, see :class:`statekit.trigger.StateTrigger`.
             states: states that have neither a move nor may be a start.
+            history: the primary key's columns, to have each move written to ``statekit_history`` (version 2).
+            override_role: the role whose members may override the trigger (version 2).
+            ledger_schema: the schema of the ledger's tables, where it is not ``public``.
             version: of the templates that the SQL is made of, so that it stays the same under every later statekit.
 
         Raises:
@@ -123,7 +139,8 @@ class ReplaceStateTriggerOp(MigrateOperation):
             StatekitError: there are no state triggers for this database.
         """
         name = "replace_state_trigger"
-        data = {"on_illegal": on_illegal, "inline": inline, "states": states, "version": version}
+        data: dict[str, Any] = {"on_illegal": on_illegal, "inline": inline, "states": states, "version": version}
+        data |= {"history": history, "override_role": override_role, "ledger_schema": ledger_schema}
         trigger = _trigger(name, table, column, schema, transitions, initial, data)
         unknown = list(old.keys() - set(CHANGEABLE)) if isinstance(old, Mapping) else [old]
         if unknown:
@@ -154,15 +171,23 @@ class DropStateTriggerOp(MigrateOperation):
         column: name of its column.
         schema: the table's schema.
         trigger: what was there; None if it is not known, and then nothing can make it again.
+        version: of the templates, where it is not known.
     """
 
     def __init__(
-        self, table: str, column: str, *, schema: str | None = None, trigger: StateTrigger | None = None
+        self,
+        table: str,
+        column: str,
+        *,
+        schema: str | None = None,
+        trigger: StateTrigger | None = None,
+        version: int = 1,
     ) -> None:
         self.table = table
         self.column = column
         self.schema = schema
         self.trigger = trigger
+        self.version = version
 
     @classmethod
     def of(cls, trigger: StateTrigger) -> DropStateTriggerOp:
@@ -182,6 +207,9 @@ class DropStateTriggerOp(MigrateOperation):
         on_illegal: OnIllegal = "raise",
         inline: bool = False,
         states: Iterable[str | None] = (),
+        history: Iterable[str] = (),
+        override_role: str | None = None,
+        ledger_schema: str | None = None,
         version: int = 1,
     ) -> None:
         """Remove a trigger and what it has counted; nothing happens where there is none.
@@ -195,7 +223,10 @@ class DropStateTriggerOp(MigrateOperation):
             on_illegal: what an illegal move led to.
             inline: whether the moves stood in the trigger's own WHEN.
             states: states that had neither a move nor could be a start.
-            version: of the templates that the SQL is made of.
+            history: the primary key's columns, if it wrote a history.
+            override_role: the role whose members might override it.
+            ledger_schema: the schema of the ledger's tables.
+            version: of the templates that the SQL is made of; 2 removes what a history has needed as well.
 
         Raises:
             TableError: a name, a state, a mode or the version is not allowed.
@@ -203,16 +234,17 @@ class DropStateTriggerOp(MigrateOperation):
         """
         trigger = None
         if transitions is not None or initial is not None:
-            data = {"on_illegal": on_illegal, "inline": inline, "states": states, "version": version}
+            data: dict[str, Any] = {"on_illegal": on_illegal, "inline": inline, "states": states, "version": version}
+            data |= {"history": history, "override_role": override_role, "ledger_schema": ledger_schema}
             trigger = _trigger("drop_state_trigger", table, column, schema, transitions or (), initial, data)
-        operations.invoke(cls(table, column, schema=schema, trigger=trigger))
+        operations.invoke(cls(table, column, schema=schema, trigger=trigger, version=version))
 
     @property
     def target(self) -> StateTrigger:
         """The trigger to remove: its name is what counts, and needs no rule."""
         if self.trigger is not None:
             return self.trigger
-        return StateTrigger(self.table, self.column, (), initial=[None], schema=self.schema)
+        return StateTrigger(self.table, self.column, (), initial=[None], schema=self.schema, version=self.version)
 
     def reverse(self) -> CreateStateTriggerOp:
         """Return the operation that makes the trigger again, with its counters at 0.

@@ -16,7 +16,15 @@ from statekit.trigger import StateTrigger
 WIDTH = 116
 """How long a line may be before it is indented into its function."""
 
-_DEFAULTS: dict[str, Any] = {"schema": None, "on_illegal": "raise", "inline": False, "states": []}
+_DEFAULTS: dict[str, Any] = {
+    "schema": None,
+    "on_illegal": "raise",
+    "inline": False,
+    "states": [],
+    "history": [],
+    "override_role": None,
+    "ledger_schema": None,
+}
 
 
 class _Moves(list[Pair]):
@@ -56,6 +64,9 @@ def _values(trigger: StateTrigger) -> dict[str, Any]:
         "on_illegal": trigger.on_illegal,
         "inline": trigger.inline,
         "states": list(trigger.other_states),
+        "history": list(trigger.history),
+        "override_role": trigger.override_role,
+        "ledger_schema": trigger.ledger_schema,
         "version": trigger.version,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -103,6 +104,8 @@ def guard(
     on_illegal: OnIllegal = "raise",
     steps: bool = False,
     trigger: bool | None = None,
+    history: bool = False,
+    override_role: str | None = None,
 ) -> None:
     """Hold a column to a transition table, for a model or a table that is declared elsewhere.
 
@@ -120,17 +123,23 @@ def guard(
         trigger: whether the table in the database has a trigger that holds it to the same: True makes it with
             ``metadata.create_all()`` and removes it with ``drop_all()``; None leaves that to migrations
             (``statekit.alembic``); False says that there is none, to those as well.
+        history: whether each move that a row makes is written to ``statekit_history``, in the transaction of the move:
+            by the trigger where there is one on PostgreSQL, else by the guard. It needs the ledger's tables
+            (``statekit.ledger.add_to``).
+        override_role: a role of PostgreSQL whose members may override the trigger, too; see :func:`statekit.override`.
 
     Raises:
         TableError: the table does not fit the column, the attribute is no plain column of a class, or the column
             has a guard already.
     """
     where = f"guard({attribute_or_column})"
+    options: dict[str, Any] = {"on_illegal": on_illegal, "steps": steps, "trigger": trigger}
+    options |= {"history": history, "override_role": override_role}
     if isinstance(attribute_or_column, sa.Column):
         column = attribute_or_column
         if not isinstance(getattr(column, "table", None), sa.Table):
             raise TableError(f"{where}: the column belongs to no Table yet. Guard it once its Table is made.")
-        _attach(column, table, None, column.key, where, on_illegal=on_illegal, steps=steps, trigger=trigger)
+        _attach(column, table, None, column.key, where, **options)
         return
     if not isinstance(attribute_or_column, InstrumentedAttribute) or not isinstance(attribute_or_column.parent, Mapper):
         if isinstance(attribute_or_column, QueryableAttribute):
@@ -152,7 +161,7 @@ def guard(
             f"Write guard({owner.class_.__name__}.{attribute_or_column.key}, …)."
         )
     key = attribute_or_column.key
-    _attach(column, table, mapper, key, where, on_illegal=on_illegal, steps=steps, trigger=trigger)
+    _attach(column, table, mapper, key, where, **options)
 
 
 def guard_on(attribute_or_column: Any) -> Guard | None:
@@ -224,6 +233,8 @@ def _attach(
     on_illegal: OnIllegal = "raise",
     steps: bool = False,
     trigger: bool | None = None,
+    history: bool = False,
+    override_role: str | None = None,
 ) -> None:
     if not isinstance(table, TransitionTable):
         raise TableError(
@@ -237,6 +248,12 @@ def _attach(
         raise TableError(f"{where}: steps={steps!r}; allowed: True or False.")
     if trigger is not None and not isinstance(trigger, bool):
         raise TableError(f"{where}: trigger={trigger!r}; allowed: True, False, or None (made by migrations).")
+    if not isinstance(history, bool):
+        raise TableError(f"{where}: history={history!r}; allowed: True or False.")
+    if history and not column.table.primary_key:
+        raise TableError(f"{where}: history=True is about rows, and the table has no primary key to tell them apart.")
+    if override_role is not None and (not isinstance(override_role, str) or not override_role):
+        raise TableError(f"{where}: override_role={override_role!r}; allowed: the name of a role, or None.")
     if steps and mapper is None:
         raise TableError(
             f"{where}: steps=True follows what is assigned to an attribute. Guard the attribute of the mapped class, "
@@ -261,7 +278,10 @@ def _attach(
         fence.check(made)
         refused.install()
         if trigger:
-            create_with(column.table, StateTrigger.of(column))
+            StateTrigger.of(column)  # what a database cannot hold is an error now, and not when the table is made
+        made.history, made.override_role = history, override_role
+        if trigger:
+            create_with(column.table, partial(StateTrigger.of, column))
         if steps and mapper is not None:
             follow(mapper, key)
         if column.foreign_keys and mapper is not None:

@@ -83,7 +83,7 @@ def read(
     if lock and connection.dialect.name != "sqlite":
         query = query.with_for_update(key_share=True)
     found: dict[tuple[Any, ...], str | None] = {}
-    for condition, parameters in _conditions(connection, place.primary_key, list(keys)):
+    for condition, parameters in matching(connection, place.primary_key, list(keys)):
         for *key, value in ask(query.where(condition), parameters):
             found[tuple(key)] = place.guard.states.selected(value)
     return found
@@ -129,9 +129,10 @@ def evaluate(connection: Connection, place: Place, key: tuple[Any, ...], express
     return states.selected(connection.execute(sa.select(value).select_from(place.table).where(*matches)).scalar())
 
 
-def _conditions(
+def matching(
     connection: Connection, columns: Sequence[sa.ColumnClause[Any]], keys: list[tuple[Any, ...]]
 ) -> Iterable[tuple[sa.ColumnElement[bool], dict[str, Any]]]:
+    """Return the conditions that match rows by their key, each with its parameters: one for as many as go at once."""
     first = columns[0]
     if len(columns) == 1 and connection.dialect.name == "postgresql" and type(first.type) in _ARRAYS:
         ids = sa.bindparam("statekit_keys", type_=sa.ARRAY(first.type))

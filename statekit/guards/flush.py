@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper, Session, UOWTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
-from statekit.guards import conditions, current, steps
+from statekit.guards import conditions, current, history, steps
 from statekit.guards.fence import OPEN, STAY, STRICT, flush_leeway
 from statekit.guards.guard import Guard, filled_by_relationships
 from statekit.guards.judging import LATE, RACE, Judging
@@ -162,9 +163,20 @@ class Flush:
     def _write(self, write: Callable[[], None]) -> None:
         del self.context.execute  # its own is seen again
         try:
-            self._write_and_account(write)
+            told = self._told()
+            with history.telling(told) if told else nullcontext():
+                self._write_and_account(write)
         finally:
             self._end()
+
+    def _told(self) -> list[history.Told]:
+        """Return what is to be told of this flush on each of its connections, which is mostly nothing."""
+        wanted: dict[Connection, list[Guard]] = {}
+        for watch in self._watches():
+            if history.is_wanted(watch.guard):
+                for connection, _ in self._connections(watch, list(self.context.mappers.get(watch.mapper, ()))):
+                    wanted.setdefault(connection, []).append(watch.guard)
+        return [history.Told(connection, guards) for connection, guards in wanted.items()]
 
     def _write_and_account(self, write: Callable[[], None]) -> None:
         if len(self.session.dispatch.before_flush) > 1:

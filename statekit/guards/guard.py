@@ -46,9 +46,13 @@ class Guard:
         trigger: whether a database trigger belongs to it: True if ``create_all()`` makes it, None if migrations do,
             False if nothing does.
         told: what :func:`statekit.on_commit` has registered; each returns the calls to make for a move.
+        history: whether each move of a row is written down.
+        override_role: the database's role whose members may override the trigger; None for nobody.
     """
 
     told: tuple[Callable[[Move], Iterable[Callable[[], object]]], ...] = ()
+    history: bool = False
+    override_role: str | None = None
 
     def __init__(
         self,

@@ -290,6 +290,8 @@ class Judging:
                 self.report.done(passing, watch, (None, text), state, new=True)
             else:
                 self.report.refuse(watch, (None, text), state, new=True, hint=hint)
+        else:
+            self.report.done("allowed", watch, (None, text), state, new=True)
 
     def _steps_of_a_new_row(self, watch: Watch, state: State, values: list[Any]) -> None:
         guard = watch.guard

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
 from statekit.errors import IllegalTransition, Pair, StatekitError, TransitionRefused
-from statekit.guards import commits, steps
+from statekit.guards import commits, history, steps
 from statekit.guards.guard import refusal_of
 from statekit.guards.hints import hint_for
 from statekit.guards.watch import State, Watch
@@ -67,7 +68,7 @@ class Report:
 
     def wants_allowed(self, watch: Watch) -> bool:
         """Return whether anybody wants to know of the legal moves of a guarded attribute."""
-        return self._counts_allowed or bool(watch.guard.told)
+        return self._counts_allowed or bool(watch.guard.told) or watch.guard.history
 
     def done(
         self,
@@ -86,7 +87,7 @@ class Report:
             step: how many moves of the same flush the row has made before.
             condition: what said no to a move that is observed.
         """
-        if kind != "allowed" or (self.wants_allowed(watch) and not new):
+        if kind != "allowed" or (watch.guard.history if new else self.wants_allowed(watch)):
             name = condition.name if condition else None
             self._done.setdefault(_Done(kind, watch, pair, new, step, name), []).append(state)
 
@@ -168,27 +169,47 @@ class Report:
         )
 
     def publish_done(self, connections: Connections) -> None:
-        """Tell the hook what was written, and after the commit those who asked for it.
+        """Write the history, tell the hook what was written, and after the commit those who asked for it.
 
         Args:
             connections: returns the connections that objects were written on.
         """
+        # A row's own steps are told in their order.
+        done_in_order = [item for item in sorted(self._done.items(), key=lambda item: item[0].step) if item[1]]
+        for done, states in done_in_order:
+            if done.watch.guard.history:
+                self._write_history(done, states, connections)
         written = [
-            (on, self._done_move(done, some))
-            for done, states in self._done.items()
-            if states
+            (on, self._done_move(done, some, on))
+            for done, states in done_in_order
+            if done.kind != "allowed" or not done.new
             for on, some in self._where(done.watch, states)
         ]
         for on, moves in _by_place(written):
             publish(moves, on)
-        # A row's own steps are told in their order.
-        for done, states in sorted(self._done.items(), key=lambda item: item[0].step):
-            if states and done.watch.guard.told:
+        for done, states in done_in_order:
+            if done.watch.guard.told:
                 for connection, some in connections(done.watch, states):
                     commits.note(connection, [self._done_move(done, some)])
 
-    def _done_move(self, done: _Done, states: list[State]) -> Move:
-        return self._move(done.kind, done.watch, done.pair, states, new=done.new, condition=done.condition)
+    def _write_history(self, done: _Done, states: list[State], connections: Connections) -> None:
+        watch = done.watch
+        for connection, some in connections(watch, states):
+            keys = [watch.row_key(state) for state in some]
+            told = history.told_on(connection, watch.guard)
+            told.write(watch.guard, watch.table, watch.primary_key, done.kind, done.pair, keys, new=done.new)
+
+    def _done_move(self, done: _Done, states: list[State], on: Any = None) -> Move:
+        move = self._move(done.kind, done.watch, done.pair, states, new=done.new, condition=done.condition)
+        if done.kind == "overridden" and done.condition is None and isinstance(on, Connection):
+            number = sum(
+                len(each_states)
+                for each, each_states in self._done.items()
+                if each.kind == "overridden" and each.condition is None and each.watch.guard is done.watch.guard
+            )
+            if history.told_on(on, done.watch.guard).is_recorded(done.watch.guard, number):
+                return replace(move, is_recorded=True)
+        return move
 
     def _move(
         self, kind: Kind, watch: Watch, pair: Pair, states: list[State], *, new: bool, condition: str | None = None

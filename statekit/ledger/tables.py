@@ -65,6 +65,25 @@ def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
     return Tables(_ledger(metadata, schema), _pruned(metadata, schema), _history(metadata, schema))
 
 
+def history_table(metadata: sa.MetaData, where: str) -> sa.Table:
+    """Return the history's table of a MetaData.
+
+    Args:
+        metadata: of the guarded table.
+        where: what asks, for the error.
+
+    Raises:
+        TableError: the MetaData has none.
+    """
+    found = [table for table in metadata.tables.values() if table.name == HISTORY and table.info.get(_INFO_KEY)]
+    if not found:
+        raise TableError(
+            f"{where}: history=True and override_role= need the ledger's tables. Add them to the MetaData of the "
+            "models: statekit.ledger.add_to(Base.metadata)."
+        )
+    return found[0]
+
+
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers rows by themselves only so
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 

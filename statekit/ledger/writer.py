@@ -120,7 +120,7 @@ class Writer:
         Raises:
             StatekitError: an overridden move cannot be recorded, so that it must not be made.
         """
-        overridden = [entry_of(move) for move in moves if move.kind == "overridden"]
+        overridden = [entry_of(move) for move in moves if move.kind == "overridden" and not move.is_recorded]
         entries = [entry_of(move) for move in moves if move.kind != "overridden"]
         if overridden:
             self._record(overridden, connection)

@@ -33,6 +33,7 @@ class Move:
         place: the line of the application's code that it came from, of moves that are not legal; None if not known.
         actor: who has overridden the guard, or None.
         reason: why the guard was overridden, or None.
+        is_recorded: whether a trigger has written the ledger's entry for an overridden move.
     """
 
     kind: Kind
@@ -52,3 +53,4 @@ class Move:
     place: str | None = None
     actor: str | None = None
     reason: str | None = None
+    is_recorded: bool = False

@@ -243,10 +243,13 @@ def _trigger_problems(
     ours = {trigger.name, f"{trigger.name}_new"}
     if is_partitioned or trigger.on_illegal == "skip":
         ours.add(f"zzz_{trigger.name}")
+    history = {f"{trigger.name}_history", f"{trigger.name}_history_new", f"zzz_{trigger.name}_history"}
+    if trigger.history:
+        ours |= history - {f"{trigger.name}_history" if is_partitioned else f"zzz_{trigger.name}_history"}
     by_relation: dict[str, dict[str, Any]] = {}
     for part in parts:
         names = by_relation.setdefault(part.relation, {})
-        if part.tgname in {*ours, f"zzz_{trigger.name}"}:
+        if part.tgname in {*ours, f"zzz_{trigger.name}", *(history if trigger.version > 1 else ())}:
             names[part.tgname] = part
     for number, (relation, names) in enumerate(by_relation.items()):
         for name in sorted(ours - names.keys()):

@@ -11,14 +11,20 @@ from statekit.trigger import dialects
 from statekit.trigger.spec import StateTrigger
 
 
-def create_with(table: sa.Table, trigger: StateTrigger) -> None:
+def create_with(table: sa.Table, trigger: Callable[[], StateTrigger]) -> None:
     """Have a trigger made right after its table, and removed right before it, where a database has triggers of ours.
 
     Copies of the table (``to_metadata()``) have it as well.
+
+    Args:
+        table: the table.
+        trigger: returns the trigger, once the table is made: what else it needs may be declared by then.
     """
 
     def of(target: sa.Table, connection: sa.Connection) -> StateTrigger:
-        return trigger.on(target.name, connection.schema_for_object(target))  # where schema_translate_map has it
+        made = trigger().on(target.name, connection.schema_for_object(target))  # where schema_translate_map has it
+        # A mock of a connection, which prints, knows no default schema.
+        return made.among(getattr(connection.dialect, "default_schema_name", None) or "")
 
     def after_create(target: sa.Table, connection: sa.Connection, **_: Any) -> None:
         execute(connection, of(target, connection).create_sql)

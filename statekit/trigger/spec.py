@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from statekit.declared import Declared, declared_on
 from statekit.errors import Pair, StatekitError, TableError
+from statekit.ledger.tables import history_table
 from statekit.observe.modes import OnIllegal, check_on_illegal
 from statekit.table import TransitionTable
 from statekit.trigger import dialects
@@ -19,11 +20,8 @@ from statekit.trigger import dialects
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-VERSIONS = (1,)
-"""The versions of the templates."""
-
-VERSION = VERSIONS[-1]
-"""The version that new triggers are made of."""
+VERSIONS = (1, 2)
+"""The versions of the templates: the second adds ``history`` and ``override_role``."""
 
 PREFIX = "statekit_"
 """How the name of everything that statekit makes in a database begins."""
@@ -48,8 +46,13 @@ class StateTrigger:
             "observe" lets it pass; each is counted (on PostgreSQL). A refused new row raises in "skip" too.
         inline: write the moves into the trigger's own WHEN. Faster where one statement updates very many rows and there
             are few moves (about ten); slower for single rows, and a new rule then needs a lock on the table.
-        version: of the templates. A migration names the version it was written with, so that its SQL stays the same.
+        version: of the templates. A migration names the version it was written with, so that its SQL stays the same;
+            None for the lowest that can do what is asked for.
         states: states besides those in ``transitions`` and ``initial``: those that have no moves.
+        history: the primary key's columns, to have each move of a row written to ``statekit_history``; empty for none.
+            On PostgreSQL; on SQLite the guard writes it.
+        override_role: the members of this role may override the trigger on PostgreSQL; None for nobody.
+        ledger_schema: the schema of ``statekit_history`` and ``statekit_ledger``; None for ``public``.
 
     Raises:
         TableError: a name or a state cannot stand in a database, a mode or version is not known.
@@ -70,6 +73,9 @@ class StateTrigger:
     inline: bool
     version: int
     states: tuple[str | None, ...]
+    history: tuple[str, ...]
+    override_role: str | None
+    ledger_schema: str | None
 
     def __init__(
         self,
@@ -81,8 +87,11 @@ class StateTrigger:
         schema: str | None = None,
         on_illegal: OnIllegal = "raise",
         inline: bool = False,
-        version: int = VERSION,
+        version: int | None = None,
         states: Iterable[str | None] = (),
+        history: Iterable[str] = (),
+        override_role: str | None = None,
+        ledger_schema: str | None = None,
     ) -> None:
         where = f"StateTrigger({table!r}, {column!r})"
         _check_name(table, "table", where)
@@ -108,6 +117,19 @@ class StateTrigger:
             raise TableError(f"{where}: {error}") from None
         if not isinstance(inline, bool):
             raise TableError(f"{where}: inline={inline!r}; allowed: True or False.")
+        if isinstance(history, str):
+            history = [history]
+        key = tuple(history)
+        for name in key:
+            _check_name(name, "primary key's column", where)
+        for what, given in (("override_role", override_role), ("ledger_schema", ledger_schema)):
+            if given is not None:
+                _check_name(given, what, where)
+        needs_2 = bool(key) or override_role is not None
+        if version is None:
+            version = 2 if needs_2 else 1
+        if version == 1 and needs_2:
+            raise TableError(f"{where}: history and override_role came with version 2, and this says version=1.")
         if version not in VERSIONS:
             raise TableError(
                 f"{where}: version={version!r}; this statekit knows {', '.join(map(str, VERSIONS))}. A migration that "
@@ -123,6 +145,9 @@ class StateTrigger:
             "inline": inline,
             "version": version,
             "states": known,
+            "history": key,
+            "override_role": override_role,
+            "ledger_schema": ledger_schema if needs_2 else None,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -135,6 +160,13 @@ class StateTrigger:
             StatekitError: the attribute has no guard, or stands for no single column.
         """
         guard, column = _declared(attribute_or_column)
+        more: dict[str, Any] = {}
+        if guard.history:
+            more["history"] = [key.name for key in column.table.primary_key]
+        if guard.override_role is not None:
+            more["override_role"] = guard.override_role
+        if more:
+            more["ledger_schema"] = history_table(column.table.metadata, f"StateTrigger.of({guard.column})").schema
         return cls(
             column.table.name,
             column.name,
@@ -143,6 +175,7 @@ class StateTrigger:
             schema=column.table.schema,
             on_illegal=guard.on_illegal,
             states=guard.stored_states,
+            **more,
         )
 
     @cached_property
@@ -175,7 +208,7 @@ class StateTrigger:
 
     def as_data(self) -> dict[str, Any]:
         """Return the trigger as JSON can hold it; :meth:`from_data` takes it back."""
-        return {
+        data: dict[str, Any] = {
             "table": self.table,
             "column": self.column,
             "transitions": [list(pair) for pair in self.transitions],
@@ -186,6 +219,10 @@ class StateTrigger:
             "version": self.version,
             "states": list(self.states),
         }
+        if self.version >= 2:
+            data |= {"history": list(self.history)}
+            data |= {"override_role": self.override_role, "ledger_schema": self.ledger_schema}
+        return data
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> StateTrigger:
@@ -201,6 +238,12 @@ class StateTrigger:
     def on(self, table: str, schema: str | None) -> StateTrigger:
         """Return the same trigger for a table of another name, or in another schema."""
         return self.from_data(self.as_data() | {"table": table, "schema": schema})
+
+    def among(self, default_schema: str) -> StateTrigger:
+        """Return the same trigger where tables without a schema are in this one: the ledger's are there as well."""
+        if self.version < 2 or self.ledger_schema is not None or default_schema in ("", "public", "main"):
+            return self
+        return self.from_data(self.as_data() | {"ledger_schema": default_schema})
 
     @cached_property
     def hash(self) -> str:
@@ -222,6 +265,9 @@ class StateTrigger:
         parts += [f"on_illegal={self.on_illegal!r}"] if self.on_illegal != "raise" else []
         parts += ["inline=True"] if self.inline else []
         parts += [f"states={list(self.other_states)!r}"] if self.other_states else []
+        parts += [f"history={list(self.history)!r}"] if self.history else []
+        for name in ("override_role", "ledger_schema"):
+            parts += [f"{name}={getattr(self, name)!r}"] if getattr(self, name) is not None else []
         return f"StateTrigger({', '.join([*parts, f'version={self.version}'])})"
 
     @property

@@ -71,7 +71,7 @@ def findings(connection: sa.Connection, declared: Iterable[StateTrigger]) -> lis
     for each in installed(connection):
         by_place[each.schema, each.table, each.trigger.column].append(each)
     found: list[Finding] = []
-    for trigger in declared:
+    for trigger in (each.among(schema) for each in declared):
         place = (trigger.schema or schema, trigger.table, trigger.column)
         there = by_place[place]
         # Of several on one column, such as under an older name of the table, the others are none that is declared.
@@ -107,6 +107,8 @@ def _differences(old: StateTrigger, new: StateTrigger) -> Iterable[str]:
         yield f"new rows may start in {show_states(old.initial)} there, declared: {show_states(new.initial)}"
     if set(old.states) != set(new.states):
         yield f"the states there are {show_states(old.states)}, declared: {show_states(new.states)}"
-    for name in ("on_illegal", "inline", "version", "schema", "table"):
+    if old.history != new.history:
+        yield "it writes a history" if old.history and not new.history else "it writes no history of these rows"
+    for name in ("on_illegal", "inline", "version", "schema", "table", "override_role", "ledger_schema"):
         if getattr(old, name) != getattr(new, name):
             yield f"{name} is {getattr(old, name)!r} there, declared: {getattr(new, name)!r}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from statekit.errors import IllegalTransition, Pair, TransitionRefused
-from statekit.guards import commits
+from statekit.guards import commits, history
 from statekit.guards.fence import OPEN, STAY, STRICT
-from statekit.guards.guard import Guard, refusal_of
+from statekit.guards.guard import Guard, refusal_of, root_table
 from statekit.guards.hints import hint_for
 from statekit.guards.statements import whole
 from statekit.observe.hook import allowed_moves_are_wanted, publish
@@ -46,22 +46,35 @@ class Account:
         guards: of the columns that the statement sets.
         key_names: names of the primary key's columns.
         connection: which the statement is executed on.
+        table: the table that is written, or an alias of it.
+        key: its primary key.
 
     Attributes:
-        wants_identities: whether somebody is to be told of each row that moves.
+        has_history: whether each row that moves is written down here, and not by a trigger.
+        wants_identities: whether somebody is to be told of each row that moves, or it is written down.
         written: how many rows the statement is to write: those that move, that stay, and new ones.
         stays: how many of them keep the state that they have.
         skipped: how many rows are left out.
     """
 
-    def __init__(self, guards: Sequence[Guard], key_names: tuple[str, ...], connection: Connection) -> None:
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        key_names: tuple[str, ...],
+        connection: Connection,
+        table: Any,
+        key: Sequence[Any],
+    ) -> None:
+        self._table = table
+        self._key = key
         self._guards = guards
         self._key_names = key_names
         self._connection = connection
         self._modes: dict[Guard, Mode] = {guard: guard.mode for guard in guards}
         self._refused: dict[tuple[bool, Guard, bool], _Rows] = {}
         self._done: dict[tuple[Kind, Guard, bool], _Rows] = {}
-        self.wants_identities = any(guard.told for guard in guards)
+        self.has_history = any(history.is_ours(connection, guard) for guard in guards)
+        self.wants_identities = self.has_history or any(guard.told for guard in guards)
         self.wants_allowed = self.wants_identities or allowed_moves_are_wanted()
         self._named = sys.maxsize if self.wants_identities else NAMED
         self.written = self.stays = self.skipped = 0
@@ -208,13 +221,26 @@ class Account:
             move for (_, guard, new), rows in self._refused.items() for move in self._moves("blocked", guard, rows, new)
         ]
         for (kind, guard, new), rows in self._done.items():
+            if guard.history and not new:
+                self._write_history(kind, guard, rows)
             moves += self._moves(kind, guard, rows, new)
         publish(moves, self._connection)
         if self.wants_identities:
             commits.note(self._connection, moves)
 
+    def _write_history(self, kind: Kind, guard: Guard, rows: _Rows) -> None:
+        told = history.told_on(self._connection, guard)
+        if told.is_written_by_trigger(guard):
+            return
+        history.check_complete(guard, len(rows.named), rows.pairs.total())
+        table: Any = root_table(self._table)
+        key = [table.c[column.key] for column in self._key]
+        for pair in rows.pairs:
+            keys = [identity for of, identity in rows.named if of == pair and identity is not None]
+            told.write(guard, table, key, kind, pair, keys, new=False)
+
     def _moves(self, kind: Kind, guard: Guard, rows: _Rows, new: bool) -> list[Move]:
-        return [
+        moves = [
             guard.move(
                 kind,
                 pair,
@@ -225,6 +251,11 @@ class Account:
             )
             for pair, number in rows.pairs.items()
         ]
+        if kind == "overridden":
+            number = sum(each.number for each in moves)
+            if history.told_on(self._connection, guard).is_recorded(guard, number):
+                return [replace(each, is_recorded=True) for each in moves]
+        return moves
 
     def _error(self, guard: Guard, rows: _Rows, new: bool, hint: str) -> IllegalTransition | TransitionRefused:
         named = rows.named or [(rows.pairs.most_common(1)[0][0], None)]

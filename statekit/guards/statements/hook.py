@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.lambdas import StatementLambdaElement
 
-from statekit.guards import flush
+from statekit.guards import flush, history
 from statekit.guards.current import OURS
 from statekit.guards.guard import all_guards, guards_of, root_table
 from statekit.guards.statements import inserts, listeners, orm, updates
@@ -83,7 +83,12 @@ def _write(
 
     if kind is None:
         return run(statement, parameters)
-    return kind.write(Execution(connection, statement, _resolved(statement), parameters, options, run))
+    execution = Execution(connection, statement, _resolved(statement), parameters, options, run)
+    wanted = [guard for each in _tables(execution.resolved) for guard in guards_of(each) if history.is_wanted(guard)]
+    if not wanted:
+        return kind.write(execution)
+    with history.telling([history.Told(connection, wanted, execution.ask)]):
+        return kind.write(execution)
 
 
 def _resolved(statement: Any) -> Any:

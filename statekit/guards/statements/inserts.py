@@ -14,7 +14,7 @@ from sqlalchemy.sql.selectable import FromClause
 from statekit.errors import StatekitError
 from statekit.guards.fence import as_element
 from statekit.guards.guard import Guard, guards_of, primary_key_of, root_table
-from statekit.guards.statements import upserts, whole
+from statekit.guards.statements import new_rows, upserts, whole
 from statekit.guards.statements.account import Account
 from statekit.guards.statements.conflicts import conflicts_of
 from statekit.guards.statements.execution import Execution, Parameters, is_known
@@ -32,7 +32,7 @@ def write(execution: Execution) -> CursorResult[Any]:
     insert = Inserting(execution)
     if insert.is_plainly_legal():
         return execution.run(execution.parameters)
-    account = Account(insert.guards, insert.key_names, execution.connection)
+    account = insert.new_account()
     schemas = execution.options.get("schema_translate_map")
     conflicts = conflicts_of(execution.resolved, insert.table, execution.connection, schemas)
     if conflicts:
@@ -41,13 +41,14 @@ def write(execution: Execution) -> CursorResult[Any]:
     if account.is_refused and not whole.is_collecting():
         account.refuse()
     with execution.savepoint(insert.table, bool(late)) as opened:
-        result = execution.run(execution.parameters)
+        result, keys = insert.run()
         if late:
             insert.judge_late(account, result, late)
             if account.is_refused and not whole.is_collecting():
                 if opened is not None:
                     opened.rollback()
                 account.refuse()
+    new_rows.write_history(execution, insert.guards, insert.table, insert.primary_key, keys)
     account.publish()
     return result
 
@@ -188,12 +189,25 @@ class Inserting:
         self._evaluated: dict[Any, str | None] = {}
         self._late_number = 1
 
+    def run(self) -> tuple[CursorResult[Any], list[Any]]:
+        """Execute the INSERT; return the keys of the rows that it has written, if somebody wants them."""
+        execution = self.execution
+        if not new_rows.wants_keys(execution, self.guards):
+            return execution.run(execution.parameters), []
+        return new_rows.run(execution, self.primary_key)
+
+    def new_account(self) -> Account:
+        """Return an empty account for the rows."""
+        return Account(self.guards, self.key_names, self.execution.connection, self.table, self.primary_key)
+
     def is_plainly_legal(self) -> bool:
         """Return whether each set of parameters gives an initial state, as nearly all do: that must be fast."""
         statement = self.statement
         if statement._multi_values or statement.select is not None or statement._post_values_clause is not None:
             return False
         named = {key if isinstance(key, str) else key.key for key in statement._values or ()}
+        if new_rows.wants_keys(self.execution, self.guards):
+            return False
         for guard in self.guards:
             key, known, initial = guard.column.key, guard.states.known, guard.initial
             if key in named:

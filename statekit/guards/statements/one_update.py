@@ -97,7 +97,7 @@ class OneUpdate:
     def _identify(self, account: Account, written: list[tuple[Group, tuple[Pair, ...]]]) -> None:
         """Name each row that is to be written; the rows are held."""
         for group, pairs in written:
-            keys = [key for key, _ in self._question.rows(self._execution, self._values, [group])]
+            keys = self._keys_of(group)
             if len(keys) == group.number:  # else others have arrived, and the statement is begun anew
                 account.identify(pairs, keys)
 
@@ -165,6 +165,8 @@ class OneUpdate:
         assert account is not None
         if account.is_refused or account.stays or account.observes or not self._has_one_way(account):
             return None
+        if account.has_history:
+            return None  # which takes the key of each row
         with self._execution.savepoint(self._table) as opened:
             result, met = self._run(account, strict=True)
             if opened is None or met is None:
@@ -177,6 +179,9 @@ class OneUpdate:
             opened.rollback()
         return None
 
+    def _keys_of(self, group: Group) -> list[Any]:
+        return [key for key, _ in self._question.rows(self._execution, self._values, [group])]
+
     def _late(self) -> list[Setting]:
         """Return the settings whose value a function gives while the statement is executed."""
         return [each for each in self._plan.settings if is_late(each)]
@@ -185,12 +190,18 @@ class OneUpdate:
         """Write, and judge by what the functions gave; the fence has left refused rows as they are."""
         groups = self._question.groups(self._execution, self._values)
         account = account_of(self._plan, self._execution.connection)
+        keys = [self._keys_of(group) if account.has_history else [None] for group in groups]
         with self._execution.savepoint(self._table) as opened:
             result, met = self._run(account)
             for setting in self._late():
                 self._values[setting.value.key] = result.context.compiled_parameters[0].get(setting.column.key)
-            for group in groups:
-                account.add(self._question.pairs(group.where, self._values), group.number)
+            for group, known in zip(groups, keys, strict=True):
+                pairs = self._question.pairs(group.where, self._values)
+                if len(known) == group.number:
+                    for key in known:
+                        account.add(pairs, 1, key)
+                else:
+                    account.add(pairs, group.number)
             if account.is_refused and not self._tolerant:
                 result.close()
                 if opened is not None:
@@ -265,8 +276,10 @@ def is_late(setting: Setting) -> bool:
 
 def account_of(plan: Plan, connection: Connection) -> Account:
     """Return an empty account for a compiled UPDATE."""
-    keys = primary_key_of(plan.statement.table, plan.settings[0].guard)
-    return Account([setting.guard for setting in plan.settings], tuple(column.key for column in keys), connection)
+    table = plan.statement.table
+    keys = primary_key_of(table, plan.settings[0].guard)
+    guards = [setting.guard for setting in plan.settings]
+    return Account(guards, tuple(column.key for column in keys), connection, table, keys)
 
 
 def met_by(result: CursorResult[Any], connection: Connection, *, many: bool = False) -> int | None:

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.sql.elements import ClauseElement
 
-from statekit.errors import Pair
+from statekit.errors import Pair, StatekitError
 from statekit.guards import current
 from statekit.guards.guard import Guard
 from statekit.guards.judging import RACE
-from statekit.guards.statements import inserts
+from statekit.guards.statements import inserts, new_rows
 from statekit.guards.statements.account import Account
 from statekit.guards.statements.conflicts import Conflict, in_a_question, sets_to_proposed
 from statekit.guards.statements.execution import Execution, is_known
@@ -41,7 +41,7 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
     if account.is_refused:
         account.refuse()
     with execution.savepoint(insert.table, bool(late)) as opened:
-        result = execution.run(execution.parameters)
+        result, keys = insert.run()
         if late:
             insert.judge_late(account, result, late)
             if account.is_refused:
@@ -49,10 +49,11 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
                     opened.rollback()
                 account.refuse()
     if account.raises and 0 <= _met(result) < account.written:
-        again = Account(insert.guards, insert.key_names, execution.connection)
+        again = insert.new_account()
         upsert.judge(again)
         if again.is_refused:
             again.refuse(hint=f"{RACE} Roll this one back.")
+    upsert.write_history_of_new_rows(keys)
     account.publish()
     return result
 
@@ -106,7 +107,8 @@ def _set_by_set(execution: Execution, table: Any, account: Account, conflicts: l
             if account.is_refused and opened is None:
                 break
             if not upsert.refuses_a_new_row:
-                result = one.run(one.parameters)
+                result, keys = insert.run()
+                upsert.write_history_of_new_rows(keys)
                 total = -1 if total < 0 or _met(result) < 0 else total + _met(result)
                 insert.judge_late(account, result, late)
         if account.is_refused:
@@ -145,7 +147,15 @@ class _Upsert:
         self._execution = insert.execution
         self._conflicts = conflicts
         self._table = insert.table
+        self._there: set[tuple[Any, ...]] = set()
+        self._is_written_down = new_rows.wants_keys(insert.execution, insert.guards)
         self.refuses_a_new_row = False
+
+    def write_history_of_new_rows(self, keys: list[tuple[Any, ...]]) -> None:
+        """Write the history of the rows that were written and did not exist before."""
+        new = [key for key in keys if key not in self._there]
+        insert = self._insert
+        new_rows.write_history(self._execution, insert.guards, insert.table, insert.primary_key, new)
 
     def may_repeat_a_key(self) -> bool:
         """Return whether one of several rows may find what another one has written.
@@ -178,6 +188,12 @@ class _Upsert:
             The numbers of the new rows whose state only the INSERT shows.
         """
         if self._insert.is_from_select:
+            if self._is_written_down:
+                raise StatekitError(
+                    f"{self._table} has a guard with history=True, and which of the rows of an INSERT … SELECT … ON "
+                    "CONFLICT are new ones is not known here. Install the guard's trigger on PostgreSQL, which sees "
+                    "each row; or read the rows first, and insert them with VALUES."
+                )
             proposed = {} if inserts.writes_within(self._insert.statement.select) else self._insert.selected()
             return self._judge_select(account, proposed) if proposed else set()
         rows = list(self._insert.rows())
@@ -194,6 +210,8 @@ class _Upsert:
         (key,) = conflict.keys
         if conflict.where is not None or key.where is not None:
             return None
+        if self._is_written_down and list(key.columns) != list(self._insert.primary_key):
+            return None  # then what is read does not say which rows exist
         if not all(_is_the_same_for_python(column) for column in key.columns):
             return None
         if not all(self._is_plain(conflict, guard) for guard in self._insert.guards):
@@ -221,6 +239,7 @@ class _Upsert:
             )
             for guard in self._insert.guards
         ]
+        self._there.update(there[0])
         late = set()
         for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
             states = [row.state(guard) for guard in self._insert.guards]
@@ -277,6 +296,7 @@ class _Upsert:
             found = self._execution.ask(query, row.parameters).first()
             if found is None or found[0] is None:
                 continue
+            self._there.add(tuple(found)[len(found) - len(key) :])
             late = {guard.column.key for guard in self._insert.guards if row.state(guard) is inserts.LATE}
             if late & conflict.mentioned():
                 return True  # the fence alone judges the move

@@ -38,13 +38,13 @@ class Function(NamedTuple):
 
 def create(trigger: StateTrigger) -> tuple[str, ...]:
     """Return the statements that make a trigger, or put it right; the one that locks the table comes last."""
-    values = _values(trigger)
+    values = values_of(trigger)
     return (
-        _do("schema", {}),
-        _do("types", values),
-        *(function.sql for function in _functions(trigger, values)),
-        _do("counters", values),
-        _do("triggers", values),
+        do("schema", {}),
+        do("types", values),
+        *(function.sql for function in functions_of(trigger, values)),
+        do("counters", values),
+        do("triggers", values),
     )
 
 
@@ -54,23 +54,23 @@ def replace(trigger: StateTrigger, old: StateTrigger) -> tuple[str, ...]:
     if trigger.inline or not as_before:
         return create(trigger)
     # The counters come before the function that uses them, and the rule last: no move is refused and not counted.
-    values = _values(trigger)
-    legal, initial, refuse = (function.sql for function in _functions(trigger, values))
+    values = values_of(trigger)
+    legal, initial, refuse = (function.sql for function in functions_of(trigger, values))
     return (
-        _do("schema", {}),
-        _do("present", values),
-        _do("types", values),
-        _do("counters", values),
+        do("schema", {}),
+        do("present", values),
+        do("types", values),
+        do("counters", values),
         refuse,
         initial,
         legal,
-        _do("comment", values),
+        do("comment", values),
     )
 
 
 def drop(trigger: StateTrigger) -> tuple[str, ...]:
     """Return the statement that removes everything of a trigger."""
-    return (_do("drop", _values(trigger)),)
+    return (do("drop", values_of(trigger)),)
 
 
 def counters(trigger: StateTrigger) -> dict[str, dict[str, Any]]:
@@ -78,12 +78,13 @@ def counters(trigger: StateTrigger) -> dict[str, dict[str, Any]]:
     return _counters(trigger)[1]
 
 
-def functions(trigger: StateTrigger) -> tuple[Function, Function, Function]:
+def functions(trigger: StateTrigger) -> tuple[Function, ...]:
     """Return the functions of a trigger: the rule for moves, the rule for new rows, and the one that refuses."""
-    return _functions(trigger, _values(trigger))
+    return functions_of(trigger, values_of(trigger))
 
 
-def _functions(trigger: StateTrigger, values: dict[str, str]) -> tuple[Function, Function, Function]:
+def functions_of(trigger: StateTrigger, values: dict[str, str]) -> tuple[Function, Function, Function]:
+    """Return the functions of a trigger, filled in with what is given."""
     name = trigger.name
     text = "pg_catalog.text"
     rule = "RETURNS pg_catalog.bool LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE"
@@ -91,23 +92,24 @@ def _functions(trigger: StateTrigger, values: dict[str, str]) -> tuple[Function,
         Function(
             f"{name}_legal",
             f"statekit.{name}_legal(source {text}, target {text}) {rule}",
-            _block("legal", {"nulls": _null_moves(trigger), "rule": json_literal(_moves(trigger))}),
+            block("legal", {"nulls": _null_moves(trigger), "rule": json_literal(_moves(trigger))}),
         ),
         Function(
             f"{name}_initial",
             f"statekit.{name}_initial(state {text}) {rule}",
-            _block("initial", {"nulls": _null_start(trigger), "rule": json_literal(_texts(trigger.initial))}),
+            block("initial", {"nulls": _null_start(trigger), "rule": json_literal(_texts(trigger.initial))}),
         ),
         Function(
             name,
             f"statekit.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
             "SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'",
-            _block("refuse", values),
+            block("refuse", values),
         ),
     )
 
 
-def _values(trigger: StateTrigger) -> dict[str, str]:
+def values_of(trigger: StateTrigger) -> dict[str, str]:
+    """Return what is filled into the templates for a trigger."""
     name = trigger.name
     parts = [identifier(part) for part in (trigger.schema, trigger.table) if part is not None]
     table = ".".join(parts)
@@ -119,8 +121,8 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
         "table_literal": literal(table),
         "column": plain_identifier(trigger.column),
         "column_literal": literal(trigger.column),
-        "old_state": _state_of("OLD", trigger.column),
-        "new_state": _state_of("NEW", trigger.column),
+        "old_state": state_of("OLD", trigger.column),
+        "new_state": state_of("NEW", trigger.column),
         "title": literal(trigger.full_table),
         "attribute": literal(f".{trigger.column}"),
         "mode": literal(trigger.on_illegal),
@@ -136,7 +138,7 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
     }
 
 
-def _state_of(row: str, column: str) -> str:
+def state_of(row: str, column: str) -> str:
     """Return a row's state as PL/pgSQL reads it; it does not know an escaped name as that of a row's field."""
     name = plain_identifier(column)
     if name == identifier(column):
@@ -250,15 +252,17 @@ def lock_key(trigger: StateTrigger) -> int:
 
 
 @cache
-def _blocks() -> dict[str, str]:
-    text = files("statekit.trigger.postgresql").joinpath("v1.sql").read_text("utf-8")
+def _blocks(version: int) -> dict[str, str]:
+    text = files("statekit.trigger.postgresql").joinpath(f"v{version}.sql").read_text("utf-8")
     _, *parts = text.split("-- block: ")
     return {part.partition("\n")[0].strip(): part.partition("\n")[2].strip() for part in parts}
 
 
-def _block(name: str, values: dict[str, str]) -> str:
-    return filled(_blocks()[name], values)
+def block(name: str, values: dict[str, str], version: int = 1) -> str:
+    """Return a block of a version's templates, filled in."""
+    return filled(_blocks(version)[name], values)
 
 
-def _do(name: str, values: dict[str, str]) -> str:
-    return f"DO {dollar_quoted(_block(name, values))}"
+def do(name: str, values: dict[str, str], version: int = 1) -> str:
+    """Return the statement that executes a block."""
+    return f"DO {dollar_quoted(block(name, values, version))}"

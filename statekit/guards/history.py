@@ -1,0 +1,248 @@
+"""The history of rows as the guard writes it, and what a write tells the triggers of PostgreSQL.
+
+Where there is a trigger that writes the history, it does; the guard asks after each write, when its own lock keeps
+anybody from making or dropping the trigger, so that a move is written once. For the trigger, the transaction is told
+what for it writes, by settings that end with it: ``statekit.operation``, ``.place``, and in an override ``.reason`` and
+``.actor``, which let the members of the guard's ``override_role`` past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from statekit.errors import Pair, StatekitError
+from statekit.guards import current
+from statekit.guards.guard import Guard
+from statekit.ledger.entries import now
+from statekit.ledger.keys import row_key
+from statekit.ledger.tables import history_table
+from statekit.observe.modes import PASSING
+from statekit.observe.operation import current_operation
+from statekit.observe.override import current_override
+from statekit.observe.place import place
+from statekit.trigger.spec import StateTrigger
+
+Key = tuple[Any, ...]
+
+_SETTINGS = ("operation", "place", "reason", "actor")
+
+_told: ContextVar[tuple[Told, ...]] = ContextVar("statekit_told", default=())
+
+
+def is_wanted(guard: Guard) -> bool:
+    """Return whether a write of a guarded column has something to tell, or to write down."""
+    return guard.history or (guard.override_role is not None and current_override() is not None)
+
+
+class Told:
+    """One write on one connection.
+
+    Args:
+        connection: which it is made on.
+        guards: of the columns that it may write.
+        ask: executes statements of our own.
+    """
+
+    def __init__(self, connection: Connection, guards: Sequence[Guard], ask: current.Ask | None = None) -> None:
+        self.connection = connection
+        self._guards = guards
+        self._ask = ask or current.asking(connection)
+        self._has_triggers = connection.dialect.name == "postgresql" and any(g.trigger is not False for g in guards)
+        self._by_trigger: frozenset[Guard] | None = None
+        self._recorded: dict[Guard, int] = {}
+        self._is_told = False
+        self._place: str | None = None
+        self.expects_trigger: frozenset[Guard] = frozenset()
+        """The guards whose history a trigger writes, as it was before the write."""
+
+    def begin(self) -> None:
+        """Tell the transaction what for it writes."""
+        self._place = place()
+        if self._has_triggers:
+            operation, override = current_operation(), current_override()
+            self.expects_trigger = self._set(
+                operation.name if operation is not None else "",
+                self._place or "",
+                override.reason if override is not None else "",
+                (override.actor or "") if override is not None else "",
+            )
+            self._is_told = True
+
+    def hear(self) -> None:
+        """Ask which triggers have written the history and how many overridden moves; take back what was told."""
+        if self._by_trigger is not None:
+            return
+        self._by_trigger = frozenset()
+        if not self._has_triggers:
+            return
+        guards = [guard for guard in self._guards if guard.trigger is not False]
+        counters = [f"statekit.{self._trigger_name(guard)}" for guard in guards]
+        columns = [
+            *map(self._has_history_trigger, guards),
+            *(sa.func.current_setting(counter, True) for counter in counters),
+            *(sa.func.set_config(name, "", True) for name in (*counters, *(f"statekit.{each}" for each in _SETTINGS))),
+        ]
+        answers = tuple(self._ask(sa.select(*columns), {}).one())
+        self._is_told = False
+        self._by_trigger = frozenset(g for g, yes in zip(guards, answers, strict=False) if yes and g.history)
+        self._recorded = {g: int(number or 0) for g, number in zip(guards, answers[len(guards) :], strict=False)}
+
+    def forget(self) -> None:
+        """Take back what was told, after an error."""
+        if self._is_told:
+            self._is_told = False
+            with suppress(sa.exc.DBAPIError):  # the transaction is aborted, and takes it back itself
+                self._set("", "", "", "")
+
+    def is_recorded(self, guard: Guard, number: int) -> bool:
+        """Return whether the trigger has recorded overridden moves that the table does not allow."""
+        self.hear()
+        return 0 < number <= self._recorded.get(guard, 0)
+
+    def is_written_by_trigger(self, guard: Guard) -> bool:
+        """Return whether a trigger has written the history of what was just written."""
+        self.hear()
+        return guard in (self._by_trigger or ())
+
+    def write(
+        self, guard: Guard, table: Any, primary_key: Sequence[Any], kind: str, pair: Pair, keys: list[Key], *, new: bool
+    ) -> None:
+        """Write the history of rows that have made the same move, unless a trigger has.
+
+        Args:
+            guard: whose rows they are.
+            table: the rows' table.
+            primary_key: its primary key, in the order of the keys.
+            kind: "allowed", "observed" or "overridden".
+            pair: the move.
+            keys: the rows.
+            new: whether they are new ones.
+        """
+        if keys and not self.is_written_by_trigger(guard):
+            self._insert(guard, table, primary_key, keys, kind=kind, source=pair[0], target=pair[1], is_new=new)
+
+    def write_new(self, guard: Guard, table: Any, primary_key: Sequence[Any], keys: list[Key]) -> None:
+        """Write the history of new rows, in the states in which the database has them; see :meth:`write`."""
+        if not keys or self.is_written_by_trigger(guard):
+            return
+        if any(part is None for key in keys for part in key) or not all(keys):
+            check_complete(guard, 0, len(keys))
+        state = sa.cast(table.c[guard.column.key], sa.Text)
+        initial = [text for text in guard.initial if text is not None]
+        is_legal: Any = state.in_(initial)
+        if None in guard.initial:
+            is_legal = sa.or_(is_legal, state.is_(None))
+        otherwise = PASSING.get(guard.mode, "observed")
+        kind = sa.case((is_legal, sa.literal("allowed")), else_=sa.literal(otherwise))
+        self._insert(guard, table, primary_key, keys, kind=kind, source=None, target=state, is_new=True)
+
+    def _insert(self, guard: Guard, table: Any, primary_key: Sequence[Any], keys: list[Key], **what: Any) -> None:
+        history = history_table(guard.column.table.metadata, f"The history of {guard.model}.{guard.attribute}")
+        operation, override = current_operation(), current_override()
+        values: dict[str, Any] = {
+            "at": now(),
+            "table_name": guard.column.table.fullname,
+            "column_name": guard.column.name,
+            **what,
+            "operation": operation.name if operation is not None else None,
+            "actor": override.actor if override is not None else None,
+            "reason": override.reason if override is not None else None,
+            "place": self._place or place(),
+        }
+        selected = [
+            value if isinstance(value, sa.ColumnElement) else sa.literal(value, history.c[name].type)
+            for name, value in values.items()
+        ]
+        role = sa.literal_column("session_user") if self.connection.dialect.name == "postgresql" else sa.null()
+        rows = sa.select(*selected, row_key(*primary_key), role).select_from(table)
+        for condition, parameters in current.matching(self.connection, primary_key, keys):
+            insert = history.insert().from_select([*values, "key", "role"], rows.where(condition), False)
+            self._ask(insert, parameters)
+
+    def _set(self, *values: str) -> frozenset[Guard]:
+        """Tell the transaction; return the guards whose history a trigger writes."""
+        guards = [guard for guard in self._guards if guard.history and guard.trigger is not False]
+        settings = zip(_SETTINGS, values, strict=True)
+        columns = [
+            *map(self._has_history_trigger, guards),
+            *(sa.func.set_config(f"statekit.{name}", value, True) for name, value in settings),
+        ]
+        answers = tuple(self._ask(sa.select(*columns), {}).one())
+        return frozenset(guard for guard, yes in zip(guards, answers, strict=False) if yes)
+
+    def _has_history_trigger(self, guard: Guard) -> Any:
+        table = guard.column.table
+        schema = self.connection.schema_for_object(table)
+        name = self._trigger_name(guard)
+        preparer = self.connection.dialect.identifier_preparer
+        full = ".".join(preparer.quote_identifier(part) for part in (schema, table.name) if part is not None)
+        triggers = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled")), schema="pg_catalog")
+        return sa.exists().where(
+            triggers.c.tgrelid == sa.func.to_regclass(full),
+            triggers.c.tgname.in_([f"{name}_history", f"zzz_{name}_history"]),
+            sa.cast(triggers.c.tgenabled, sa.Text).in_(["O", "A"]),
+        )
+
+    def _trigger_name(self, guard: Guard) -> str:
+        table = guard.column.table
+        schema = self.connection.schema_for_object(table)
+        known = _names.setdefault(guard, {})
+        if schema not in known:
+            known[schema] = StateTrigger(table.name, guard.column.name, (), initial=[None], schema=schema).name
+        return known[schema]
+
+
+_names: WeakKeyDictionary[Guard, dict[Any, str]] = WeakKeyDictionary()
+
+
+@contextmanager
+def telling(told: Iterable[Told]) -> Iterator[None]:
+    """Tell connections what for they are written, for the length of a block."""
+    each = tuple(told)
+    before = _told.set((*each, *_told.get()))
+    try:
+        for one in each:
+            one.begin()
+        yield
+        for one in each:
+            one.hear()
+    except BaseException:
+        for one in each:
+            one.forget()
+        raise
+    finally:
+        _told.reset(before)
+
+
+def told_on(connection: Connection, guard: Guard) -> Told:
+    """Return what was told on a connection by the write that is under way."""
+    for told in _told.get():
+        if told.connection is connection and guard in told._guards:
+            return told
+    return Told(connection, [guard])
+
+
+def is_ours(connection: Connection, guard: Guard) -> bool:
+    """Return whether the guard writes the history itself, because there is no trigger that does."""
+    return guard.history and guard not in told_on(connection, guard).expects_trigger
+
+
+def check_complete(guard: Guard, named: int, number: int) -> None:
+    """Raise if not every row that was written is known by its key.
+
+    Raises:
+        StatekitError: the history would not be complete.
+    """
+    if named != number:
+        raise StatekitError(
+            f"{guard.model}.{guard.attribute} has history=True, and of {number} rows that this statement has written, "
+            f"the primary keys of {number - named} are not known, so that their history cannot be written. Roll back. "
+            "Give the keys in the statement, or install the guard's trigger on PostgreSQL, which sees each row."
+        )
