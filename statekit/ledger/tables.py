@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from statekit.errors import TableError
 
@@ -85,7 +84,7 @@ def history_table(metadata: sa.MetaData, where: str) -> sa.Table:
 
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers rows by themselves only so
-_JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+_JSON = sa.JSON(none_as_null=True)  # not JSONB, which Alembic writes into a migration in a way that does not run
 
 
 def _what() -> list[sa.Column[object]]:

@@ -69,7 +69,7 @@ def write_operation(name: str, summary: str, *, failed: bool, quiet: bool) -> No
         name: the operation's name.
         summary: its counts, as text.
         failed: whether the block was left by an exception.
-        quiet: whether nothing was refused or observed, so that the line is only information.
+        quiet: whether nothing was refused, observed or overridden, so that the line is only information.
     """
     write_left_out(operation=name)
     verb = "Operation failed" if failed else "Operation complete"

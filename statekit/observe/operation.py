@@ -86,11 +86,12 @@ class Operation:
         # A task that was started inside of the block has inherited it, and may outlive it: from here on it is ignored.
         self._state = "closed"
         try:
-            if self._token is not None:
+            if self._token is not None and _innermost.get() is self:  # else a block that is still open would be lost
                 _innermost.reset(self._token)
         except ValueError:
             pass  # left in another context than it was entered in (an async generator's clean-up): closed is enough
-        log.write_operation(self.name, str(self), failed=error is not None, quiet=not (self.blocked or self.observed))
+        irregular = self.blocked or self.observed or self.overridden
+        log.write_operation(self.name, str(self), failed=error is not None, quiet=not irregular)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

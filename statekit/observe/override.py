@@ -58,6 +58,7 @@ class Override:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._state = "closed"  # from here on it is ignored wherever it was inherited
+        self._runner = ()  # a task that is over is not kept
         try:
             if self._token is not None and _innermost.get() is self:  # else a block that is still open would be lost
                 _innermost.reset(self._token)
@@ -79,7 +80,9 @@ def override(reason: str, *, actor: str | None = None) -> Override:
     Use it as ``with`` or ``async with``. What is written inside of the block passes the guard and the fence: illegal
     moves, moves to which a condition says no, and new rows in any state. An object that was changed in the block and
     is flushed after it is judged as ever. The block holds for the thread and the task that entered it and for nobody
-    else: neither a thread nor a task that is started inside inherits it. Where a ledger is attached to the engine, its
+    else: neither a thread, a task nor a process that is started inside inherits it. A generator that yields inside of a
+    block is not supported, unless a context manager is made of it: the block would hold for whoever runs the generator.
+    Where a ledger is attached to the engine, its
     entry is written in the transaction of the move itself, so that no overridden move stays without one.
 
     Args:

@@ -14,16 +14,16 @@ def place() -> str | None:
     """Return the innermost line of code that is neither ours, nor SQLAlchemy's, nor Python's own.
 
     Returns:
-        Such as ``"app.jobs:42 in capture_spam"``: module, line and function; the file's name for a script. None where
-        there is no such line.
+        Such as ``"app.jobs:42 in capture_spam"``: module, line and function; the file's name for a script, and
+        for code without a module. None where there is no such line.
     """
     frame: FrameType | None = sys._getframe(1)
     greenlet: Any = None
     while frame is not None:
         name: str = frame.f_globals.get("__name__") or ""
-        if name.partition(".")[0] not in _MACHINERY or name == "__main__":
+        if name.partition(".")[0] not in _MACHINERY:
             code = frame.f_code
-            if name == "__main__":
+            if name in ("", "__main__"):
                 name = code.co_filename.replace("\\", "/").rpartition("/")[2]
             return f"{name}:{frame.f_lineno} in {code.co_qualname}"
         frame = frame.f_back

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -192,3 +193,21 @@ class TestTheSummaryLine:
         with caplog.at_level(logging.INFO, "statekit"), operation("Work"):
             publish([move("observed")])
         assert caplog.records[-1].levelname == "WARNING"
+
+
+def test_a_generator_that_ends_inside_of_another_block_does_not_end_that() -> None:
+    def left_open() -> Iterator[None]:
+        with operation("of the generator"):
+            yield
+
+    generator = left_open()
+    next(generator)
+    with operation("outer") as outer:
+        generator.close()  # type: ignore[attr-defined]
+        assert current_operation() is outer
+
+
+def test_an_overridden_move_makes_the_summary_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with operation("Repair"):
+        publish([move("overridden")])
+    assert [record.levelno for record in caplog.records if "Operation complete" in record.message] == [logging.WARNING]
