@@ -7,10 +7,26 @@ from __future__ import annotations
 
 from statekit.ledger.attach import attach as attach
 from statekit.ledger.attach import detach as detach
+from statekit.ledger.history import entered_at as entered_at
+from statekit.ledger.history import history_of as history_of
+from statekit.ledger.history import stuck as stuck
+from statekit.ledger.history import time_in_state as time_in_state
 from statekit.ledger.prune import KEPT as KEPT
 from statekit.ledger.prune import prune as prune
 from statekit.ledger.tables import Tables as Tables
 from statekit.ledger.tables import add_to as add_to
 from statekit.ledger.writer import Writer as Writer
 
-__all__ = ["KEPT", "Tables", "Writer", "add_to", "attach", "detach", "prune"]
+__all__ = [
+    "KEPT",
+    "Tables",
+    "Writer",
+    "add_to",
+    "attach",
+    "detach",
+    "entered_at",
+    "history_of",
+    "prune",
+    "stuck",
+    "time_in_state",
+]
