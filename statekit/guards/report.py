@@ -182,7 +182,7 @@ class Report:
         written = [
             (on, self._done_move(done, some, on))
             for done, states in done_in_order
-            if done.kind != "allowed" or not done.new
+            if done.kind != "allowed" or (self._counts_allowed and not done.new)
             for on, some in self._where(done.watch, states)
         ]
         for on, moves in _by_place(written):
@@ -195,8 +195,10 @@ class Report:
     def _write_history(self, done: _Done, states: list[State], connections: Connections) -> None:
         watch = done.watch
         for connection, some in connections(watch, states):
-            keys = [watch.row_key(state) for state in some]
             told = history.told_on(connection, watch.guard)
+            if told.is_written_by_trigger(watch.guard):
+                continue
+            keys = [watch.row_key(state) for state in some]
             told.write(watch.guard, watch.table, watch.primary_key, done.kind, done.pair, keys, new=done.new)
 
     def _done_move(self, done: _Done, states: list[State], on: Any = None) -> Move:

@@ -27,6 +27,7 @@ FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     "enum": ("The same with a StrEnum", flushes.enum, 11, TWO),
     "untouched": ("Flush of 2,000 rows of which another column changes", flushes.untouched, 9, ALL),
     "modes": ("Guarded flush of 2,000 rows, legal moves, in each mode", flushes.modes, 9, TWO),
+    "kept": ("Flush of 2,000 legal moves with a ledger, and with a history", flushes.kept, 15, ALL),
     "single": (f"Flush of one object, median of {flushes.SINGLES}", flushes.single, 15, TWO),
     "insert": ("Flush of 2,000 new objects", flushes.insert, 9, TWO),
     "big": ("100 states and 400 moves: flush of 2,000 rows, and of one", flushes.big, 7, (*TWO, "psycopg2")),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -42,6 +43,18 @@ class Backend:
     async def _call(engine: AsyncEngine, work: Callable[[Session], float]) -> float:
         async with AsyncSession(engine) as session:
             return await session.run_sync(work)
+
+    @contextmanager
+    def beside(self) -> Iterator[Backend]:
+        """Return another engine on the same database."""
+        if isinstance(self.engine, sa.Engine):
+            engine = sa.create_engine(self.engine.url)
+            yield Backend(self.name, engine, self._runner, self._vacuum)
+            engine.dispose()
+            return
+        async_engine = create_async_engine(self.engine.url, poolclass=AsyncAdaptedQueuePool)
+        yield Backend(self.name, async_engine, self._runner, self._vacuum)
+        self._runner.run(async_engine.dispose())
 
     def sweep(self) -> None:
         """Remove what rolled back flushes left behind, so that the last round finds what the first one found."""

@@ -141,6 +141,26 @@ def modes(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
         _race(backend, variants, rounds, "raise")
 
 
+def kept(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
+    """Legal moves with a ledger on the engine, and with a history of each row, by the guard and by the trigger."""
+    from statekit import ledger
+
+    for backend, models in on_each(backends, names):
+        with backend.beside() as other:
+            ledger.attach(other.engine)
+            variants = {
+                "guarded": flush_rows(backend, models.guarded),
+                "guarded, a twin": flush_rows(backend, models.guarded),
+                "with a ledger": flush_rows(other, models.guarded),
+                "history by the guard": flush_rows(backend, models.keeping),
+                "with a trigger": flush_rows(backend, models.triggered),
+                "history by the trigger": flush_rows(backend, models.keeping_by_trigger),
+            }
+            aims = {"with a ledger": "aim ≤ 1.02×", "history by the guard": "aim ≤ 1.6×"}
+            _race(backend, variants, rounds, "guarded", **aims, **{"history by the trigger": "aim ≤ 1.6×"})
+            ledger.detach(other.engine)
+
+
 def single(backends: Backends, rounds: int, names: tuple[str, ...]) -> None:
     """One object."""
     for backend, models in on_each(backends, names):

@@ -80,7 +80,7 @@ class Models:
     """All the classes, on one MetaData, and with them all guards of this process."""
 
     def __init__(self) -> None:
-        from statekit import Guarded, TransitionTable, guard
+        from statekit import Guarded, TransitionTable, guard, ledger
 
         table = TransitionTable("READY → SPAM_REVIEW", "READY → PROMOTED → COMPLETED", initial="READY")
         guarded = {"__transitions__": {"status": table}}
@@ -101,6 +101,14 @@ class Models:
         guard(self.skipping.status, table, on_illegal="skip")
         guard(self.observing.status, table, on_illegal="observe")
 
+        self.keeping = message(base, "Keeping")
+        self.triggered = message(base, "Triggered")
+        self.keeping_by_trigger = message(base, "KeepingByTrigger")
+        guard(self.keeping.status, table, history=True, trigger=False)
+        guard(self.triggered.status, table, trigger=True)
+        guard(self.keeping_by_trigger.status, table, history=True, trigger=True)
+        ledger.add_to(base.metadata)
+
         self.enum_bare = message(base, "EnumBare", status=sa.Enum(Status))
         self.enum_guarded = message(base, "EnumGuarded", Guarded, status=sa.Enum(Status), **guarded)
 
@@ -117,6 +125,9 @@ class Models:
             self.guarded: START,
             self.skipping: START,
             self.observing: START,
+            self.keeping: START,
+            self.triggered: START,
+            self.keeping_by_trigger: START,
             self.enum_bare: Status.READY,
             self.enum_guarded: Status.READY,
             self.big_bare: self.big_start,

@@ -138,30 +138,22 @@ END
 
 -- block: history
 BEGIN
-  -- Whoever wrote it has said by these settings what for; the role alone is certain.
-  IF TG_LEVEL = 'STATEMENT' THEN
+  -- Called for each row: so nothing is set for the call, as a search path would be, and every name is a full one.
+  -- Whoever has written the row has said by settings what for; the role alone is certain.
+  IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
     INSERT INTO {{history}} (at, table_name, column_name, key, kind, source, target, is_new, operation, actor, reason, place, role)
-    SELECT clock_timestamp(), {{title}}, {{column_literal}}, {{key_of_r}},
-           CASE WHEN statekit.{{name}}_initial(r.{{column}}::text) IS TRUE THEN 'allowed'
-                WHEN coalesce(current_setting('statekit.reason', true), '') <> '' THEN 'overridden' ELSE 'observed' END,
-           NULL, r.{{column}}::text, true, {{context}}
-    FROM new_rows r;
-    RETURN NULL;
-  END IF;
-  IF TG_OP = 'INSERT' THEN
+    VALUES (pg_catalog.clock_timestamp(), {{title}}, {{column_literal}}, {{key}}, {{kind_moved}},
+            {{source}}, {{target}}, false, {{context}});
+  ELSIF TG_LEVEL OPERATOR(pg_catalog.=) 'ROW' THEN
     INSERT INTO {{history}} (at, table_name, column_name, key, kind, source, target, is_new, operation, actor, reason, place, role)
-    SELECT clock_timestamp(), {{title}}, {{column_literal}}, {{key_of_r}},
-           CASE WHEN statekit.{{name}}_initial(r.{{column}}::text) IS TRUE THEN 'allowed'
-                WHEN coalesce(current_setting('statekit.reason', true), '') <> '' THEN 'overridden' ELSE 'observed' END,
-           NULL, r.{{column}}::text, true, {{context}}
-    FROM (SELECT NEW.*) r;
+    VALUES (pg_catalog.clock_timestamp(), {{title}}, {{column_literal}}, {{key}}, {{kind_new}},
+            NULL, {{target}}, true, {{context}});
   ELSE
     INSERT INTO {{history}} (at, table_name, column_name, key, kind, source, target, is_new, operation, actor, reason, place, role)
-    SELECT clock_timestamp(), {{title}}, {{column_literal}}, {{key_of_r}},
-           CASE WHEN statekit.{{name}}_legal(o.{{column}}::text, r.{{column}}::text) IS TRUE THEN 'allowed'
-                WHEN coalesce(current_setting('statekit.reason', true), '') <> '' THEN 'overridden' ELSE 'observed' END,
-           o.{{column}}::text, r.{{column}}::text, false, {{context}}
-    FROM (SELECT NEW.*) r, (SELECT OLD.*) o;
+    SELECT pg_catalog.clock_timestamp(), {{title}}, {{column_literal}}, {{key_of_r}}, {{kind_of_r}},
+           NULL, r.{{column}}::pg_catalog.text, true, {{context}}
+    FROM new_rows r;
+    RETURN NULL;
   END IF;
   RETURN NEW;
 END

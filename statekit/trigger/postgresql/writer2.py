@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from statekit.trigger.postgresql import writer
@@ -61,9 +62,7 @@ def functions(trigger: StateTrigger) -> tuple[Function, ...]:
     if not trigger.history:
         return legal, initial, refuse
     name = f"{trigger.name}_history"
-    definition = (
-        f"statekit.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\nSET search_path = pg_catalog, pg_temp"
-    )
+    definition = f"statekit.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
     return legal, initial, refuse, Function(name, definition, block("history", values, 2))
 
 
@@ -74,17 +73,19 @@ def _privileges(trigger: StateTrigger, values: dict[str, str]) -> tuple[str, ...
 def _values(trigger: StateTrigger) -> dict[str, str]:
     values = values_of(trigger)
     column = identifier(trigger.column)
-    key = ", ".join(f"to_jsonb(r.{plain_identifier(name)}) #>> '{{}}'" for name in trigger.history)
-    settings = ("operation", "actor", "reason", "place")
     values |= {
         "has_history": "true" if trigger.history else "false",
         "when_moved": literal(f"OLD.{column} IS DISTINCT FROM NEW.{column}"),
         "history": _table(trigger, "statekit_history"),
         "ledger": _table(trigger, "statekit_ledger"),
-        "key_of_r": f"jsonb_build_array({key})::text",
-        "context": ", ".join(
-            [*(f"nullif(current_setting('statekit.{name}', true), '')" for name in settings), "session_user"]
-        ),
+        "key": _key(_value_of("NEW", name) for name in trigger.history),
+        "key_of_r": _key(f"r.{plain_identifier(name)}" for name in trigger.history),
+        "source": _text_of("OLD", trigger.column),
+        "target": _text_of("NEW", trigger.column),
+        "kind_moved": _kind(trigger, f"_legal({_text_of('OLD', trigger.column)}, {_text_of('NEW', trigger.column)})"),
+        "kind_new": _kind(trigger, f"_initial({_text_of('NEW', trigger.column)})"),
+        "kind_of_r": _kind(trigger, f"_initial(r.{plain_identifier(trigger.column)}::pg_catalog.text)"),
+        "context": ", ".join([*map(_said, ("operation", "actor", "reason", "place")), "session_user"]),
         "override": "",
         "override_new": "",
     }
@@ -93,6 +94,39 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
         values["override"] = block("override", values | may, 2) + "\n"
         values["override_new"] = block("override_new", values | may, 2) + "\n"
     return values
+
+
+def _setting(name: str) -> str:
+    return f"pg_catalog.current_setting('statekit.{name}', true)"
+
+
+def _said(name: str) -> str:
+    """Return what a setting says, NULL for nothing. Not NULLIF, which finds its operator by the search path."""
+    return f"CASE WHEN {_setting(name)} OPERATOR(pg_catalog.<>) '' THEN {_setting(name)} END"
+
+
+def _text_of(row: str, column: str) -> str:
+    return f"{_value_of(row, column)}::pg_catalog.text"
+
+
+def _value_of(row: str, column: str) -> str:
+    """Return the value of a row's field; PL/pgSQL does not know an escaped name as that of one."""
+    name = plain_identifier(column)
+    return f"{row}.{name}" if name == identifier(column) else f"(SELECT r.{name} FROM (SELECT {row}.*) AS r)"
+
+
+def _key(values: Iterable[str]) -> str:
+    parts = ", ".join(f"pg_catalog.to_jsonb({value}) OPERATOR(pg_catalog.#>>) '{{}}'" for value in values)
+    return f"pg_catalog.jsonb_build_array({parts})::pg_catalog.text"
+
+
+def _kind(trigger: StateTrigger, rule: str) -> str:
+    """Return what a move was; the rule is asked only where a move may have passed that it does not allow."""
+    is_legal = f"statekit.{trigger.name}{rule} IS TRUE"
+    is_overridden = f"COALESCE({_setting('reason')}, '') OPERATOR(pg_catalog.<>) ''"
+    if trigger.on_illegal == "observe":
+        return f"CASE WHEN {is_legal} THEN 'allowed' WHEN {is_overridden} THEN 'overridden' ELSE 'observed' END"
+    return f"CASE WHEN {is_overridden} AND ({is_legal}) IS NOT TRUE THEN 'overridden' ELSE 'allowed' END"
 
 
 def _table(trigger: StateTrigger, name: str) -> str:
