@@ -52,28 +52,54 @@ def _parsed(ctx: click.Context, param: click.Parameter, value: str) -> sa.URL:
     return url
 
 
+def _parsed_or_none(ctx: click.Context, param: click.Parameter, value: str | None) -> sa.URL | None:
+    return None if value is None else _parsed(ctx, param, value)
+
+
+_URL: dict[str, Any] = {"envvar": "STATEKIT_URL", "show_envvar": True, "metavar": "URL"}
+
 url_option = click.option(
     "--url",
     callback=_parsed,
     required=True,
-    envvar="STATEKIT_URL",
-    show_envvar=True,
-    metavar="URL",
     help="The database, as SQLAlchemy writes it; drivers for asyncio are fine.",
+    **_URL,
 )
+
+optional_url_option = click.option(
+    "--url",
+    callback=_parsed_or_none,
+    help="A database, as SQLAlchemy writes it, whose numbers are drawn; without it, none are.",
+    **_URL,
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
 def read(url: sa.URL, work: Callable[[sa.Connection], T]) -> T:
-    """Connect, and return what a function makes of the connection.
+    """Connect, and return what a function makes of the connection, which cannot write on SQLite.
 
     Raises:
         Failure: there is no connection to be had, or the database refuses what the function asks.
     """
+    return _connected(url, work, writes=False)
+
+
+def write(url: sa.URL, work: Callable[[sa.Connection], T]) -> T:
+    """Connect, and return what a function makes of the connection, which may write.
+
+    Raises:
+        Failure: there is no connection to be had, or the database refuses what the function asks.
+    """
+    return _connected(url, work, writes=True)
+
+
+def _connected(url: sa.URL, work: Callable[[sa.Connection], T], *, writes: bool) -> T:
     import sqlalchemy as sa
 
     def connected(connection: sa.Connection) -> T:
         try:
-            if connection.dialect.name == "sqlite":
+            if connection.dialect.name == "sqlite" and not writes:
                 connection.exec_driver_sql("PRAGMA query_only = ON")
                 connection.rollback()
             return work(connection)

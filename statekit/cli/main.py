@@ -6,8 +6,14 @@ import click
 
 from statekit import __version__
 from statekit.cli.check import check
+from statekit.cli.counts import counts
+from statekit.cli.diagram import diagram
 from statekit.cli.errors import Commands
+from statekit.cli.history import history
+from statekit.cli.promote import promote
+from statekit.cli.prune import prune
 from statekit.cli.scan import scan
+from statekit.cli.suggest import suggest
 from statekit.cli.trigger import trigger
 
 
@@ -15,6 +21,13 @@ from statekit.cli.trigger import trigger
 @click.version_option(__version__, prog_name="statekit")
 def main() -> None:
     """State transition guards for SQLAlchemy, and the database triggers that hold every writer to the same rules.
+
+    \b
+    Which moves were blocked:     statekit counts --url URL
+    Which job makes them:         statekit counts --url URL --by operation --by place
+    Could a guard raise:          statekit promote app.models:Base --url URL
+    The table that rows follow:   statekit suggest --url URL
+    What a row went through:      statekit history message.status 7 --url URL
 
     \b
     Before you install triggers:  statekit scan app.models:Base --url URL
@@ -25,6 +38,5 @@ def main() -> None:
     """
 
 
-main.add_command(trigger)
-main.add_command(check)
-main.add_command(scan)
+for command in (check, counts, diagram, history, promote, prune, scan, suggest, trigger):
+    main.add_command(command)

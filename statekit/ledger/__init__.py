@@ -11,8 +11,9 @@ from statekit.ledger.history import entered_at as entered_at
 from statekit.ledger.history import history_of as history_of
 from statekit.ledger.history import stuck as stuck
 from statekit.ledger.history import time_in_state as time_in_state
-from statekit.ledger.prune import KEPT as KEPT
-from statekit.ledger.prune import prune as prune
+from statekit.ledger.retention import KEPT as KEPT
+from statekit.ledger.retention import prune as prune
+from statekit.ledger.retention import prune_history as prune_history
 from statekit.ledger.tables import Tables as Tables
 from statekit.ledger.tables import add_to as add_to
 from statekit.ledger.writer import Writer as Writer
@@ -27,6 +28,7 @@ __all__ = [
     "entered_at",
     "history_of",
     "prune",
+    "prune_history",
     "stuck",
     "time_in_state",
 ]
