@@ -27,6 +27,7 @@ from statekit.observe.modes import PASSING
 from statekit.observe.operation import current_operation
 from statekit.observe.override import current_override
 from statekit.observe.place import place
+from statekit.trigger.quoting import identifier
 from statekit.trigger.spec import StateTrigger
 
 Key = tuple[Any, ...]
@@ -58,6 +59,9 @@ class Told:
         self._by_trigger: frozenset[Guard] | None = None
         self._recorded: dict[Guard, int] = {}
         self._is_told = False
+        self._values: tuple[str, ...] = ("",) * len(_SETTINGS)
+        self._around: Told | None = None
+        self._recorded_before: dict[str, int] = {}
         self._place: str | None = None
         self.expects_trigger: frozenset[Guard] = frozenset()
         """The guards whose history a trigger writes, as it was before the write."""
@@ -67,13 +71,18 @@ class Told:
         self._place = place()
         if self._has_triggers:
             operation, override = current_operation(), current_override()
-            self.expects_trigger = self._set(
+            self._around = next((each for each in _told.get() if each._is_told and each._is_around(self)), None)
+            self._values = (
                 operation.name if operation is not None else "",
                 self._place or "",
                 override.reason if override is not None else "",
                 (override.actor or "") if override is not None else "",
             )
+            self.expects_trigger = self._tell()
             self._is_told = True
+
+    def _is_around(self, other: Told) -> bool:
+        return self is not other and self.connection is other.connection
 
     def hear(self) -> None:
         """Ask which triggers have written the history and how many overridden moves; take back what was told."""
@@ -83,23 +92,26 @@ class Told:
         if not self._has_triggers:
             return
         guards = [guard for guard in self._guards if guard.trigger is not False]
-        counters = [f"statekit.{self._trigger_name(guard)}" for guard in guards]
+        counters = self._counters()
         columns = [
             *map(self._has_history_trigger, guards),
             *(sa.func.current_setting(counter, True) for counter in counters),
-            *(sa.func.set_config(name, "", True) for name in (*counters, *(f"statekit.{each}" for each in _SETTINGS))),
+            *self._take_back(),
         ]
         answers = tuple(self._ask(sa.select(*columns), {}).one())
         self._is_told = False
         self._by_trigger = frozenset(g for g, yes in zip(guards, answers, strict=False) if yes and g.history)
-        self._recorded = {g: int(number or 0) for g, number in zip(guards, answers[len(guards) :], strict=False)}
+        self._recorded = {
+            guard: int(number or 0) - self._recorded_before.get(counter, 0)
+            for guard, counter, number in zip(guards, counters, answers[len(guards) :], strict=False)
+        }
 
     def forget(self) -> None:
         """Take back what was told, after an error."""
         if self._is_told:
             self._is_told = False
-            with suppress(sa.exc.DBAPIError):  # the transaction is aborted, and takes it back itself
-                self._set("", "", "", "")
+            with suppress(sa.exc.SQLAlchemyError):  # the transaction is aborted or lost, and takes it back itself
+                self._ask(sa.select(*self._take_back()), {})
 
     def is_recorded(self, guard: Guard, number: int) -> bool:
         """Return whether the trigger has recorded overridden moves that the table does not allow."""
@@ -125,8 +137,18 @@ class Told:
             keys: the rows.
             new: whether they are new ones.
         """
-        if keys and not self.is_written_by_trigger(guard):
-            self._insert(guard, table, primary_key, keys, kind=kind, source=pair[0], target=pair[1], is_new=new)
+        if not keys or self.is_written_by_trigger(guard):
+            return
+        what: dict[str, Any] = {"kind": kind, "source": pair[0], "target": pair[1], "is_new": new}
+        if self._insert(guard, table, primary_key, keys, **what) in (-1, len(keys)):
+            return
+        for key in keys:  # the row is gone by now, or has another key: it has moved all the same
+            for condition, parameters in current.matching(self.connection, primary_key, [key]):
+                if (
+                    self._ask(sa.select(sa.literal_column("1")).select_from(table).where(condition), parameters).first()
+                    is None
+                ):
+                    self._insert_one(guard, primary_key, key, **what)
 
     def write_new(self, guard: Guard, table: Any, primary_key: Sequence[Any], keys: list[Key]) -> None:
         """Write the history of new rows, in the states in which the database has them; see :meth:`write`."""
@@ -143,7 +165,19 @@ class Told:
         kind = sa.case((is_legal, sa.literal("allowed")), else_=sa.literal(otherwise))
         self._insert(guard, table, primary_key, keys, kind=kind, source=None, target=state, is_new=True)
 
-    def _insert(self, guard: Guard, table: Any, primary_key: Sequence[Any], keys: list[Key], **what: Any) -> None:
+    def _insert(self, guard: Guard, table: Any, primary_key: Sequence[Any], keys: list[Key], **what: Any) -> int:
+        """Write the history of rows that are there; return how many were found, -1 if the driver does not say so."""
+        found = 0
+        for condition, parameters in current.matching(self.connection, primary_key, keys):
+            written = self._execute(guard, row_key(*primary_key), (table, condition), parameters, **what)
+            found = -1 if written < 0 or found < 0 else found + written
+        return found
+
+    def _insert_one(self, guard: Guard, primary_key: Sequence[Any], key: Key, **what: Any) -> None:
+        values = [sa.literal(part, column.type) for part, column in zip(key, primary_key, strict=True)]
+        self._execute(guard, row_key(*values), None, {}, **what)
+
+    def _execute(self, guard: Guard, key: Any, rows: tuple[Any, Any] | None, parameters: Any, **what: Any) -> int:
         history = history_table(guard.column.table.metadata, f"The history of {guard.model}.{guard.attribute}")
         operation, override = current_operation(), current_override()
         values: dict[str, Any] = {
@@ -161,33 +195,52 @@ class Told:
             for name, value in values.items()
         ]
         role = sa.literal_column("session_user") if self.connection.dialect.name == "postgresql" else sa.null()
-        rows = sa.select(*selected, row_key(*primary_key), role).select_from(table)
-        for condition, parameters in current.matching(self.connection, primary_key, keys):
-            insert = history.insert().from_select([*values, "key", "role"], rows.where(condition), False)
-            self._ask(insert, parameters)
+        query = sa.select(*selected, key, role)
+        if rows is not None:
+            query = query.select_from(rows[0]).where(rows[1])
+        # Some drivers forget the number when they close the cursor.
+        insert = (
+            history.insert()
+            .from_select([*values, "key", "role"], query, False)
+            .execution_options(preserve_rowcount=True)
+        )
+        number: int = self._ask(insert, parameters).rowcount
+        return number
 
-    def _set(self, *values: str) -> frozenset[Guard]:
+    def _tell(self) -> frozenset[Guard]:
         """Tell the transaction; return the guards whose history a trigger writes."""
         guards = [guard for guard in self._guards if guard.history and guard.trigger is not False]
-        settings = zip(_SETTINGS, values, strict=True)
+        counters = self._counters() if self._around is not None else []
         columns = [
             *map(self._has_history_trigger, guards),
-            *(sa.func.set_config(f"statekit.{name}", value, True) for name, value in settings),
+            *(sa.func.current_setting(counter, True) for counter in counters),
+            *_settings(self._values),
         ]
         answers = tuple(self._ask(sa.select(*columns), {}).one())
+        before = zip(counters, answers[len(guards) :], strict=False)
+        self._recorded_before = {counter: int(number or 0) for counter, number in before}
         return frozenset(guard for guard, yes in zip(guards, answers, strict=False) if yes)
+
+    def _take_back(self) -> list[Any]:
+        """Return what lets the transaction know again what it was told by the write around this one, if any."""
+        before = ((counter, self._recorded_before.get(counter)) for counter in self._counters())
+        values = self._around._values if self._around is not None else ("",) * len(_SETTINGS)
+        return [*(sa.func.set_config(name, str(n) if n else "", True) for name, n in before), *_settings(values)]
+
+    def _counters(self) -> list[str]:
+        return [f"statekit.{self._trigger_name(guard)}" for guard in self._guards if guard.trigger is not False]
 
     def _has_history_trigger(self, guard: Guard) -> Any:
         table = guard.column.table
         schema = self.connection.schema_for_object(table)
         name = self._trigger_name(guard)
-        preparer = self.connection.dialect.identifier_preparer
-        full = ".".join(preparer.quote_identifier(part) for part in (schema, table.name) if part is not None)
+        # Not as the dialect quotes names, which doubles percent signs: this is a value.
+        full = ".".join(identifier(part) for part in (schema, table.name) if part is not None)
         triggers = sa.table("pg_trigger", *map(sa.column, ("tgrelid", "tgname", "tgenabled")), schema="pg_catalog")
         return sa.exists().where(
             triggers.c.tgrelid == sa.func.to_regclass(full),
             triggers.c.tgname.in_([f"{name}_history", f"zzz_{name}_history"]),
-            sa.cast(triggers.c.tgenabled, sa.Text).in_(["O", "A"]),
+            sa.cast(triggers.c.tgenabled, sa.Text).in_(["A", _fires]),
         )
 
     def _trigger_name(self, guard: Guard) -> str:
@@ -197,6 +250,15 @@ class Told:
         if schema not in known:
             known[schema] = StateTrigger(table.name, guard.column.name, (), initial=[None], schema=schema).name
         return known[schema]
+
+
+_fires: Any = sa.case(
+    (sa.func.current_setting("session_replication_role") == "replica", sa.literal("R")), else_=sa.literal("O")
+)
+
+
+def _settings(values: Sequence[str]) -> list[Any]:
+    return [sa.func.set_config(f"statekit.{name}", value, True) for name, value in zip(_SETTINGS, values, strict=True)]
 
 
 _names: WeakKeyDictionary[Guard, dict[Any, str]] = WeakKeyDictionary()

@@ -198,7 +198,7 @@ class Report:
             told = history.told_on(connection, watch.guard)
             if told.is_written_by_trigger(watch.guard):
                 continue
-            keys = [watch.row_key(state) for state in some]
+            keys = [_written_key(watch, state) for state in some]
             told.write(watch.guard, watch.table, watch.primary_key, done.kind, done.pair, keys, new=done.new)
 
     def _done_move(self, done: _Done, states: list[State], on: Any = None) -> Move:
@@ -261,6 +261,14 @@ class Report:
             condition=condition.name if condition else None,
             asked=asked,
         )
+
+
+def _written_key(watch: Watch, state: State) -> tuple[Any, ...]:
+    """Return the primary key of the row that a flush has written: a new one, if the flush has changed it."""
+    names = [watch.mapper.get_property_by_column(column).key for column in watch.primary_key]
+    if any(name not in state.dict for name in names):
+        return watch.row_key(state)
+    return tuple(state.dict[name] for name in names)
 
 
 def _by_place(moves: list[tuple[Any, Move]]) -> list[tuple[Any, list[Move]]]:

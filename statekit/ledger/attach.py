@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -105,6 +106,10 @@ def _finish() -> None:
 def _forked() -> None:
     for writer in _writers.values():
         writer.forked()
+    # A fork of multiprocessing's own ends without atexit, and forgets all but what is registered so.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and _writers:
+        util.register_after_fork(_finish, lambda finish: util.Finalize(None, finish, exitpriority=-100))
 
 
 if hasattr(os, "register_at_fork"):

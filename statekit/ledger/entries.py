@@ -135,6 +135,9 @@ class Buffer:
 
     def add(self, entry: Entry) -> None:
         """Add an entry, to an equal one if there is one."""
+        if entry.what.kind == "dropped":
+            self.dropped += entry.number
+            return
         known = self._entries.get(entry.what)
         if known is None and len(self._entries) >= BOUND:
             time = entry.what.time

@@ -22,14 +22,41 @@ class row_key(FunctionElement[str]):
 
 @compiles(row_key)
 def _render(element: row_key, compiler: Any, **kw: Any) -> str:
-    parts = [f"CAST({compiler.process(part, **kw)} AS TEXT)" for part in element.clauses]
+    parts = [_text(part, compiler, **kw) for part in element.clauses]
     return f"json_array({', '.join(parts)})"
 
 
 @compiles(row_key, "postgresql")
 def _render_for_postgresql(element: row_key, compiler: Any, **kw: Any) -> str:
-    parts = [f"pg_catalog.to_jsonb({_typed(part, compiler, **kw)}) #>> '{{}}'" for part in element.clauses]
+    parts = [f"pg_catalog.to_jsonb({_in_utc(part, compiler, **kw)}) #>> '{{}}'" for part in element.clauses]
     return f"CAST(pg_catalog.jsonb_build_array({', '.join(parts)}) AS TEXT)"
+
+
+def _text(part: Any, compiler: Any, **kw: Any) -> str:
+    """Return a part as SQLite's text; of bytes, which may be no text, the hexadecimal digits."""
+    text: str = compiler.process(part, **kw)
+    impl = part.type.dialect_impl(compiler.dialect)
+    if _is(impl, sa.LargeBinary):
+        return f"hex({text})"
+    if _is(impl, sa.Numeric) and isinstance(part, sa.BindParameter):
+        text = f"CAST(CAST({text} AS TEXT) AS NUMERIC)"  # as the column stores it: 2.0 as 2
+    return f"CAST({text} AS TEXT)"
+
+
+def _in_utc(part: Any, compiler: Any, **kw: Any) -> str:
+    """Return a part as PostgreSQL makes JSON of it; of a time with a zone not in that of the session."""
+    text = _typed(part, compiler, **kw)
+    impl = part.type.dialect_impl(compiler.dialect)
+    return f"pg_catalog.timezone('UTC', {text})" if _is(impl, sa.DateTime) and _undecorated(impl).timezone else text
+
+
+def _is(impl: Any, type_: Any) -> bool:
+    return isinstance(_undecorated(impl), type_)
+
+
+def _undecorated(impl: Any) -> Any:
+    """Return the type that a decorated one stores."""
+    return _undecorated(impl.impl_instance) if isinstance(impl, sa.TypeDecorator) else impl
 
 
 def _typed(part: Any, compiler: Any, **kw: Any) -> str:

@@ -35,7 +35,8 @@ class Later:
 
     def wake(self) -> None:
         """Have the function called soon; safe in a finalizer."""
-        self._woken.put(True)
+        if self._woken.empty():
+            self._woken.put(True)
 
     def stop(self) -> None:
         """Have the thread end, once the function has returned."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -61,10 +61,16 @@ def _unsure() -> Iterator[None]:
 
 
 class Server:
-    """A database that a process talks to over a network, such as PostgreSQL."""
+    """A database that a process talks to over a network, such as PostgreSQL.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: of the application.
+        is_down: whether the last attempt has failed. Who has waited for the connection meanwhile need not find out too.
+    """
+
+    def __init__(self, engine: Engine, is_down: Callable[[], bool]) -> None:
         self._engine = engine
+        self._is_down = is_down
         self.is_async = engine.dialect.is_async
         self._own: Engine | None = None
         self._by_loop: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
@@ -74,10 +80,13 @@ class Server:
 
         Raises:
             Unsure: the COMMIT was not answered.
-            NotNow: the driver is for asyncio, and this is no place to await anything.
+            NotNow: the driver is for asyncio, and this is no place to await anything; or another attempt has failed.
             Exception: whatever the driver says; nothing is written then.
         """
+        was_down = self._is_down()
         with self._here().connect() as connection:
+            if self._is_down() and not was_down:
+                raise NotNow
             _write(connection, table, batch)
 
     def write_apart(self, table: sa.Table, batch: Batch) -> None:
@@ -134,6 +143,15 @@ def _loop() -> Any:
     return asyncio.get_running_loop()
 
 
+def is_in_loop() -> bool:
+    """Return whether an event loop runs in this thread."""
+    try:
+        _loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class _Loop(asyncio.SelectorEventLoop):
     """A loop for one write at the end of the process, when Python starts no thread to look up a host any more."""
 
@@ -162,8 +180,9 @@ class SQLiteFile:
                 connection.execute(inserted(table, "sqlite"), batch.rows())
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                # SQLite says so where a COMMIT fails, and the transaction is still there.
-                connection.exec_driver_sql("ROLLBACK")
+                # After most errors the transaction is still there; a full disk has ended it, and that is the error.
+                with suppress(sa.exc.DBAPIError):
+                    connection.exec_driver_sql("ROLLBACK")
                 raise
 
     write_apart = write
@@ -222,10 +241,10 @@ class SQLiteMemory:
 Store = Server | SQLiteFile | SQLiteMemory
 
 
-def store_for(engine: Engine) -> Store:
-    """Return how the ledger of an engine is written."""
+def store_for(engine: Engine, is_down: Callable[[], bool]) -> Store:
+    """Return how the ledger of an engine is written; the arguments are those of :class:`Server`."""
     if engine.dialect.name != "sqlite":
-        return Server(engine)
+        return Server(engine, is_down)
     name = engine.url.database
     in_memory = not name or name == ":memory:" or "mode=memory" in str(engine.url)
     return SQLiteMemory(engine) if in_memory or isinstance(engine.pool, StaticPool) else SQLiteFile(engine)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -36,17 +37,31 @@ class Usage:
         self._by_thread = isinstance(engine.pool, SingletonThreadPool)
         self.forget()
         self._listeners: list[tuple[str, Callable[..., None]]] = [
+            ("connect", self._connect),
             ("checkout", self._checkout),
             ("checkin", self._checkin),
             ("detach", self._detach),
         ]
         for name, listener in self._listeners:
-            event.listen(engine, name, listener)
+            # First: others' listeners to "connect" may use the new connection before it is checked out.
+            event.listen(engine, name, listener, insert=name == "connect")
 
     def forget(self) -> None:
         """Begin anew: in a fork, or where what was in use will not come back."""
-        self._in_use: set[tuple[int, int]] = set()
+        self._in_use: dict[tuple[int, int], ref[Any]] = {}
         self._lock: Any = threading.RLock() if self._keeps_others_out else nullcontext()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether any connection is."""
+        return bool(self._in_use)
+
+    def close_all(self) -> None:
+        """Close the connections that are in use: the process ends, and so do their transactions."""
+        for record in tuple(self._in_use.values()):
+            with suppress(Exception):
+                self._engine.dialect.do_terminate(record().dbapi_connection)  # type: ignore[union-attr]
+        self._in_use.clear()
 
     def end(self) -> None:
         """Listen no more."""
@@ -61,7 +76,9 @@ class Usage:
             return
         with self._lock:
             here = self._thread()
-            if any(thread == here for thread, _ in self._in_use):
+            # A copy: a connection may be given back meanwhile, by another thread or by a garbage collection. The record
+            # of one that could not be made is never given back, and goes by itself.
+            if any(thread == here and record() is not None for (thread, _), record in tuple(self._in_use.items())):
                 yield False
                 return
             before = _writing.set(self)
@@ -73,15 +90,19 @@ class Usage:
     def _thread(self) -> int:
         return threading.get_ident() if self._by_thread else 0
 
-    def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+    def _connect(self, dbapi_connection: Any, record: Any) -> None:
         if _writing.get() is not self:  # else it is the ledger's own
             with self._lock:
-                self._in_use.add((self._thread(), id(record)))
+                self._in_use[self._thread(), id(record)] = ref(record)
+
+    def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        self._connect(dbapi_connection, record)
 
     def _detach(self, dbapi_connection: Any, record: Any) -> None:
-        self._in_use.discard((self._thread(), id(record)))
+        self._in_use.pop((self._thread(), id(record)), None)
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
+        # Also amid a write: a garbage collection may give back then what nobody has closed.
+        self._detach(dbapi_connection, record)
         if _writing.get() is not self:
-            self._detach(dbapi_connection, record)
             self._unused(dbapi_connection)

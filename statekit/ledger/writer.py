@@ -7,7 +7,6 @@ memory: a thread tries again after 1 s, then 2 s, up to a minute, and the end of
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -24,7 +23,7 @@ from statekit.errors import Pair, StatekitError
 from statekit.ledger import ends
 from statekit.ledger.entries import Batch, Buffer, Entry, entry_of
 from statekit.ledger.later import Later
-from statekit.ledger.stores import NotNow, Server, SQLiteFile, SQLiteMemory, Unsure, inserted, store_for
+from statekit.ledger.stores import NotNow, Server, SQLiteFile, SQLiteMemory, Unsure, inserted, is_in_loop, store_for
 from statekit.ledger.tables import add_to
 from statekit.ledger.usage import Usage
 from statekit.observe import counts
@@ -48,7 +47,8 @@ class Writer:
     def __init__(self, engine: Engine, schema: str | None) -> None:
         self.engine = engine
         self.table = add_to(sa.MetaData(), schema=schema).ledger
-        self._store = store_for(engine)
+        self._store = store_for(engine, is_down=lambda: bool(self._pause))
+        self._is_closed = False
         self._usage: Usage | None = None
         if not isinstance(self._store, Server):
             in_file = isinstance(self._store, SQLiteFile)
@@ -67,6 +67,7 @@ class Writer:
         self._pause = 0.0
         self._not_before = 0.0
         self._tells_of_dropped = True
+        self._error = ""
 
     # -- what is not written yet
 
@@ -74,12 +75,15 @@ class Writer:
     def waiting(self) -> int:
         """How many moves are not written yet: their transaction is open, or the ledger could not be written."""
         with self._lock:
-            return sum(entry.number for entry in self._waiting())
+            return sum(entry.number for entry in self._waiting() if entry.what.kind != "dropped")
 
     @property
     def dropped(self) -> int:
         """How many moves were left out because too many different ones wait; the ledger will say so."""
-        return self._backlog.dropped
+        with self._lock:
+            in_batches = sum(entry.number for entry in self._waiting() if entry.what.kind == "dropped")
+            buffers = [self._backlog, *(pending.buffer for pending in self._open), *self._abandoned.copy()]
+            return in_batches + sum(buffer.dropped for buffer in buffers)
 
     def _waiting(self) -> list[Entry]:
         waiting = [*self._backlog]
@@ -161,14 +165,17 @@ class Writer:
 
     def _write(self, buffer: Buffer) -> None:
         """Write entries whose transaction has ended; if that fails, they wait."""
-        if time.monotonic() < self._not_before:
+        if self._pause and not self._is_closed:  # the thread alone finds out when it is over
             self._add_to_backlog(buffer.take())
             return
         with self._lock:
             batch = Batch(buffer.take())
             self._in_flight.append(batch)
-        if self._try(batch, self._store.write) and self._has_backlog():
-            self._later.wake()
+        if self._try(batch, self._store.write):
+            if self._has_backlog():
+                self._later.wake()
+        elif self._is_closed and not self.flush():
+            self._give_up("The ledger is detached")
 
     # -- later
 
@@ -180,7 +187,8 @@ class Writer:
         Returns:
             Whether nothing of it is left.
         """
-        if isinstance(self._store, Server) and self._store.is_async and _is_in_loop():
+        self._not_before = 0.0
+        if isinstance(self._store, Server) and self._store.is_async and is_in_loop():
             with ThreadPoolExecutor(1) as executor:  # which has a loop of its own
                 return executor.submit(self.flush).result()
         while self._abandoned:
@@ -199,26 +207,35 @@ class Writer:
         with self._lock:
             ended = [entry for pending in self._open for entry in pending.buffer.take()]
         self._add_to_backlog(ended)
-        if self._usage is not None:
-            self._usage.forget()
-        self._not_before = 0.0
         is_written = self.flush()
         until = time.monotonic() + _PATIENCE
-        while not is_written and isinstance(self._store, SQLiteFile) and time.monotonic() < until:
-            time.sleep(_FIRST_PAUSE / 20)  # another process is writing to the file
-            self._not_before = 0.0
-            is_written = self.flush()
+        if self._usage is not None and isinstance(self._store, SQLiteFile):
+            while not is_written and (self._usage.is_in_use or "locked" in self._error) and time.monotonic() < until:
+                self._usage.close_all()  # for a transaction that nobody ends any more may hold the lock
+                time.sleep(_FIRST_PAUSE / 20)  # or another process is writing to the file
+                is_written = self.flush()
         if not is_written and not isinstance(self._store, SQLiteMemory):
-            logger.error(
-                "[SELF-HEAL] The process ends, and %s moves could not be written to the ledger: %s",
-                f"{self.waiting:,}",
-                ", ".join(f"{entry.what.source} → {entry.what.target}: {entry.number}" for entry in self._backlog),
-                extra={"statekit_kind": "ledger", "statekit_waiting": self.waiting},
-            )
+            self._give_up("The process ends")
+
+    def _give_up(self, why: str) -> None:
+        """Forget what has ended and cannot be written, and say what that is."""
+        with self._lock:
+            lost = [entry for batch in self._unsure for entry in batch.entries] + self._backlog.take()
+            self._unsure = []
+        number = sum(entry.number for entry in lost)
+        logger.error(
+            "[SELF-HEAL] %s, and %s moves could not be written to the ledger: %s",
+            why,
+            f"{number:,}",
+            ", ".join(f"{entry.what.source} → {entry.what.target}: {entry.number}" for entry in lost),
+            extra={"statekit_kind": "ledger", "statekit_waiting": number},
+        )
 
     def close(self) -> None:
-        """Write what waits, and let go of everything."""
-        self.flush()
+        """Write what waits, and let go of everything; what belongs to an open transaction is written at its end."""
+        self._is_closed = True
+        if not self.flush():
+            self._give_up("The ledger is detached")
         self._later.stop()
         if self._usage is not None:
             self._usage.end()
@@ -229,6 +246,8 @@ class Writer:
         self._store.forget()
         if self._usage is not None:
             self._usage.forget()
+        for pending in self._open:  # the connections that it has inherited may end here as well
+            pending.buffer.take()
         self._begin()
 
     def _try_again(self) -> float | None:
@@ -246,6 +265,11 @@ class Writer:
         """Write what waits, on SQLite, if no connection is in use."""
         if not self._has_backlog() or time.monotonic() < self._not_before:
             return
+        # A garbage collection gives back what nobody has closed, and may come amid whatever this very thread does.
+        if not self._lock.acquire(timeout=0.1):
+            self._later.wake()
+            return
+        self._lock.release()
         assert self._usage is not None
         with self._usage.unused() as unused:
             if not unused:
@@ -322,19 +346,17 @@ class Writer:
                 self._unsure.append(batch)
                 return
             for entry in batch.entries:
-                if entry.what.kind == "dropped":
-                    self._backlog.dropped += entry.number
-                else:
-                    self._backlog.add(entry)
+                self._backlog.add(entry)
 
     def _failed(self, error: BaseException) -> None:
         is_first = not self._pause
+        self._error = _said(error)
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._not_before = time.monotonic() + self._pause
         if is_first:
             logger.error(
                 "[SELF-HEAL] The ledger cannot be written: %s. %s moves wait in memory and are tried again.%s",
-                _said(error),
+                self._error,
                 f"{self.waiting:,}",
                 _hint(error, self.table),
                 extra={"statekit_kind": "ledger", "statekit_waiting": self.waiting},
@@ -361,14 +383,6 @@ class _Pending:
     def abandoned(self) -> None:  # called by a garbage collection, anywhere: it must lock nothing
         self._writer._abandoned.append(self.buffer)
         self._writer._later.wake()
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _said(error: BaseException) -> str:

@@ -73,6 +73,7 @@ class Account:
         self._modes: dict[Guard, Mode] = {guard: guard.mode for guard in guards}
         self._refused: dict[tuple[bool, Guard, bool], _Rows] = {}
         self._done: dict[tuple[Kind, Guard, bool], _Rows] = {}
+        self._in_order: dict[Guard, list[tuple[Kind, Pair, Identity]]] = {}
         self.has_history = any(history.is_ours(connection, guard) for guard in guards)
         self.wants_identities = self.has_history or any(guard.told for guard in guards)
         self.wants_allowed = self.wants_identities or allowed_moves_are_wanted()
@@ -132,6 +133,8 @@ class Account:
                 continue
             kind: Kind = "allowed" if legal else PASSING[self._modes[guard]]
             self._done.setdefault((kind, guard, new), _Rows()).add(pair, number, identity, self._named)
+            if self.has_history and not new and identity is not None:
+                self._in_order.setdefault(guard, []).append((kind, pair, identity))
         self.written += number
         self.stays += number if any(not new and pair[0] == pair[1] for _, pair, _ in moves) else 0
         return True
@@ -139,9 +142,20 @@ class Account:
     def identify(self, pairs: Sequence[Pair], identities: Sequence[Identity]) -> None:
         """Name rows that were counted as written without their primary keys."""
         for guard, pair in zip(self._guards, pairs, strict=True):
-            for (_, of, new), rows in self._done.items():
+            for (kind, of, new), rows in self._done.items():
                 if of is guard and not new and pair in rows.pairs:
                     rows.named += [(pair, identity) for identity in identities]
+                    if self.has_history:
+                        self._in_order.setdefault(guard, []).extend((kind, pair, each) for each in identities)
+
+    def rename(self, identity: Any) -> None:
+        """Give the rows that are to be written the primary keys that they get.
+
+        Args:
+            identity: returns the new key for an old one.
+        """
+        for guard, moves in self._in_order.items():
+            self._in_order[guard] = [(kind, pair, identity(key)) for kind, pair, key in moves]
 
     def merge(self, other: Account) -> None:
         """Add what another account of the same statement holds."""
@@ -151,20 +165,26 @@ class Account:
                 into.pairs.update(rows.pairs)
                 limit = NAMED if mine is self._refused else self._named
                 into.named += rows.named[: limit - len(into.named)]
+        for guard, moves in other._in_order.items():
+            self._in_order.setdefault(guard, []).extend(moves)
         self.written += other.written
         self.stays += other.stays
         self.skipped += other.skipped
 
-    def take_back(self, kept: Account) -> None:
+    def take_back(self, kept: Account, identities: Sequence[Identity] | None = None) -> None:
         """Forget the moves of rows that were to be written and are as they were.
 
         Args:
             kept: an account of the rows that are found now.
+            identities: their primary keys, if somebody has asked.
         """
         for key, rows in kept._done.items():
             if (mine := self._done.get(key)) is not None:
                 mine.pairs -= rows.pairs
-                mine.named = []  # which of them have moved is not known
+                known = set(identities or ())
+                mine.named = [each for each in mine.named if each[1] not in known] if known else []
+        for guard, moves in self._in_order.items():
+            self._in_order[guard] = [move for move in moves if move[2] not in (identities or ())]
 
     def _are_legal(self, pairs: Sequence[Pair | None]) -> bool:
         """Return whether each guard has a legal move to judge, and no row stays."""
@@ -220,23 +240,32 @@ class Account:
         moves = [
             move for (_, guard, new), rows in self._refused.items() for move in self._moves("blocked", guard, rows, new)
         ]
+        for guard in self._guards:
+            if guard.history:
+                self._write_history(guard)
         for (kind, guard, new), rows in self._done.items():
-            if guard.history and not new:
-                self._write_history(kind, guard, rows)
             moves += self._moves(kind, guard, rows, new)
         publish(moves, self._connection)
         if self.wants_identities:
             commits.note(self._connection, moves)
 
-    def _write_history(self, kind: Kind, guard: Guard, rows: _Rows) -> None:
+    def _write_history(self, guard: Guard) -> None:
+        number = sum(rows.pairs.total() for (_, of, new), rows in self._done.items() if of is guard and not new)
         told = history.told_on(self._connection, guard)
-        if told.is_written_by_trigger(guard):
+        if not number or told.is_written_by_trigger(guard):
             return
-        history.check_complete(guard, len(rows.named), rows.pairs.total())
+        moves = self._in_order.get(guard, [])
+        history.check_complete(guard, len(moves), number)
         table: Any = root_table(self._table)
         key = [table.c[column.key] for column in self._key]
-        for pair in rows.pairs:
-            keys = [identity for of, identity in rows.named if of == pair and identity is not None]
+        # One INSERT for all rows that make the same move, and a row's own moves one after the other.
+        made: Counter[Identity] = Counter()
+        alike: dict[tuple[int, Kind, Pair], list[tuple[Any, ...]]] = {}
+        for kind, pair, identity in moves:
+            if identity is not None:
+                alike.setdefault((made[identity], kind, pair), []).append(identity)
+                made[identity] += 1
+        for (_, kind, pair), keys in sorted(alike.items(), key=lambda item: item[0][0]):
             told.write(guard, table, key, kind, pair, keys, new=False)
 
     def _moves(self, kind: Kind, guard: Guard, rows: _Rows, new: bool) -> list[Move]:

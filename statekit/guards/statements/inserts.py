@@ -31,7 +31,9 @@ def write(execution: Execution) -> CursorResult[Any]:
     """
     insert = Inserting(execution)
     if insert.is_plainly_legal():
-        return execution.run(execution.parameters)
+        result = execution.run(execution.parameters)
+        new_rows.write_history(execution, insert.guards, insert.table, insert.primary_key, [])
+        return result
     account = insert.new_account()
     schemas = execution.options.get("schema_translate_map")
     conflicts = conflicts_of(execution.resolved, insert.table, execution.connection, schemas)

@@ -32,7 +32,12 @@ def run(execution: Execution, primary_key: Sequence[Any]) -> tuple[CursorResult[
     if _is_one_row(execution):
         result = execution.run(execution.parameters)
         return result, [tuple(result.inserted_primary_key or ())]
-    asks = not (statement._returning or statement._return_defaults)
+    if statement._return_defaults and not statement._returning:
+        result = execution.run(execution.parameters)
+        return result, [tuple(key or ()) for key in result.inserted_primary_key_rows]
+    asks = not statement._returning
+    if asks and len(execution.sets) > 1 and not execution.connection.dialect.insert_executemany_returning:
+        return _one_by_one(execution, primary_key)
     result = (execution.of(statement.returning(*primary_key)) if asks else execution).run(execution.parameters)
     rows = result.fetchall()
     try:
@@ -49,6 +54,16 @@ def run(execution: Execution, primary_key: Sequence[Any]) -> tuple[CursorResult[
     return result, keys
 
 
+def _one_by_one(execution: Execution, primary_key: Sequence[Any]) -> tuple[CursorResult[Any], list[Key]]:
+    """Execute an INSERT once for each set of parameters, where the driver gives nothing back of several at once."""
+    found: list[Key] = []
+    for parameters in execution.parameters:
+        result, keys = run(execution.only(parameters), primary_key)
+        found += keys
+    result.rowcount = len(found)
+    return result, found
+
+
 def _is_one_row(execution: Execution) -> bool:
     statement = execution.resolved
     return (
@@ -57,6 +72,7 @@ def _is_one_row(execution: Execution) -> bool:
         and statement.select is None
         and not statement._returning
         and not statement._return_defaults
+        and not statement._inline
         and statement._post_values_clause is None
     )
 
@@ -75,4 +91,10 @@ def write_history(
     """
     for guard in guards:
         if guard.history:
-            history.told_on(execution.connection, guard).write_new(guard, table, key, rows)
+            told = history.told_on(execution.connection, guard)
+            if guard in told.expects_trigger and not told.is_written_by_trigger(guard):
+                raise StatekitError(
+                    f"The trigger that writes the history of {guard.model}.{guard.attribute} was dropped or disabled "
+                    "while this INSERT was executed. Roll back, and try again."
+                )
+            told.write_new(guard, table, key, rows)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.engine import Connection, CursorResult
+from sqlalchemy.sql.elements import BindParameter
 
 from statekit.errors import Pair, StatekitError
 from statekit.guards.fence import Plan, Setting, statement_leeway
@@ -76,7 +77,23 @@ class OneUpdate:
         if met is not None and met < account.written:
             self._explain(account, met)
         self._let_pass_as_met(result, account, met)
+        self._rename(account)
         return result, account
+
+    def _rename(self, account: Account) -> None:
+        """Have the history name rows by the primary key that the statement gives them, where it is a plain value."""
+        given = dict.fromkeys(self._parameters[0] if self._parameters else ())
+        given |= {
+            key if isinstance(key, str) else key.key: v for key, v in dict(self._plan.statement._values or {}).items()
+        }
+        new = {}
+        for number, column in enumerate(primary_key_of(self._plan.statement.table, self._plan.settings[0].guard)):
+            value = given.get(column.key)
+            name = column.key if value is None else getattr(value, "key", None)
+            if column.key in given and name in self._values and (value is None or isinstance(value, BindParameter)):
+                new[number] = self._values[name]
+        if account.has_history and new:
+            account.rename(lambda key: tuple(new.get(number, part) for number, part in enumerate(key)))
 
     def judge(self, *, hold: bool = True, limit: bool = False) -> Account | None:
         """Ask, and judge what was found; None if there was more than the limit."""
@@ -208,6 +225,7 @@ class OneUpdate:
                     opened.rollback()
                 account.refuse()
         self._let_pass_as_met(result, account, met)
+        self._rename(account)
         return result, account
 
     def _let_pass_as_met(self, result: CursorResult[Any], account: Account, met: int | None) -> None:
@@ -251,10 +269,12 @@ class OneUpdate:
             self._question.name_refused(again, self._execution, self._values, refused)
             again.refuse(hint=LATE)
         if kept:
-            account.take_back(again)
+            wanted = account.wants_identities or orm.is_wanted()
+            rows = self._question.rows(self._execution, self._values, kept) if wanted else ()
+            keys = [key for key, _ in rows]
+            account.take_back(again, keys if account.wants_identities else None)
             if orm.is_wanted():
-                rows = self._question.rows(self._execution, self._values, kept)
-                orm.note([key for key, _ in rows], self._execution.connection)
+                orm.note(keys, self._execution.connection)
         warn_of_missing_rows(self._plan, account.written - met)
 
 

@@ -48,7 +48,7 @@ def write(insert: inserts.Inserting, account: Account, conflicts: list[Conflict]
                 if opened is not None:
                     opened.rollback()
                 account.refuse()
-    if account.raises and 0 <= _met(result) < account.written:
+    if account.raises and 0 <= upsert.met(result, keys) < account.written:
         again = insert.new_account()
         upsert.judge(again)
         if again.is_refused:
@@ -109,7 +109,8 @@ def _set_by_set(execution: Execution, table: Any, account: Account, conflicts: l
             if not upsert.refuses_a_new_row:
                 result, keys = insert.run()
                 upsert.write_history_of_new_rows(keys)
-                total = -1 if total < 0 or _met(result) < 0 else total + _met(result)
+                met = upsert.met(result, keys)
+                total = -1 if total < 0 or met < 0 else total + met
                 insert.judge_late(account, result, late)
         if account.is_refused:
             if opened is not None:
@@ -129,10 +130,6 @@ def _parts(execution: Execution) -> Iterator[Execution]:
             statement = execution.resolved._clone()
             statement._multi_values = ([row],)
             yield execution.of(statement)
-
-
-def _met(result: CursorResult[Any]) -> int:
-    return -1 if result.returns_rows else result.rowcount
 
 
 class _Upsert:
@@ -157,6 +154,12 @@ class _Upsert:
         insert = self._insert
         new_rows.write_history(self._execution, insert.guards, insert.table, insert.primary_key, new)
 
+    def met(self, result: CursorResult[Any], keys: list[tuple[Any, ...]]) -> int:
+        """Return how many rows were written, -1 if nobody says so."""
+        if self._is_written_down:
+            return len(keys)
+        return -1 if result.returns_rows else result.rowcount
+
     def may_repeat_a_key(self) -> bool:
         """Return whether one of several rows may find what another one has written.
 
@@ -167,8 +170,11 @@ class _Upsert:
         rows = list(self._insert.rows())
         if self._insert.statement._multi_values and any(self._execution.parameters):
             return False  # their names say which of the rows they are for
-        if len(rows) < 2 or self._plain_keys(rows) is not None:
+        if len(rows) < 2:
             return False
+        if (plain := self._plain_keys(rows)) is not None:
+            # A row that is made and then moved has a history of both, and PostgreSQL does not do it in one statement.
+            return self._is_written_down and len(set(plain)) < len([key for key in plain if None not in key])
         for conflict in self._conflicts:
             for key in conflict.keys:
                 if not all(isinstance(column, sa.Column) for column in key.columns):
@@ -240,7 +246,7 @@ class _Upsert:
             for guard in self._insert.guards
         ]
         self._there.update(there[0])
-        late = set()
+        late, made = set(), set()
         for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
             states = [row.state(guard) for guard in self._insert.guards]
             if key not in there[0]:
@@ -248,6 +254,7 @@ class _Upsert:
                 if inserts.LATE in states:
                     late.add(number)
                 if None not in key:
+                    made.add(key)
                     for known, state in zip(there, states, strict=True):
                         known[key] = state
             elif not conflict.does_nothing:
@@ -255,6 +262,12 @@ class _Upsert:
                     self._pair(conflict, guard, row, known[key], state)
                     for guard, known, state in zip(self._insert.guards, there, states, strict=True)
                 ]
+                if self._is_written_down and key in made and any(pair and pair[0] != pair[1] for pair in pairs):
+                    raise StatekitError(
+                        f"This INSERT into {self._table} has the key {key!r} several times, and its guard has "
+                        "history=True: what one of the rows writes, the next one moves, and nobody would know from "
+                        "where. Name each row once, or leave RETURNING out."
+                    )
                 if account.add(pairs, identity=key if columns == self._insert.primary_key else None):
                     for known, pair in zip(there, pairs, strict=True):
                         known[key] = known[key] if pair is None else pair[1]

@@ -6,6 +6,12 @@ coalesce(current_setting('statekit.reason', true), '') <> ''
       AND pg_has_role(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END,
                       (SELECT r.oid FROM pg_roles r WHERE r.rolname = {{role}}), 'MEMBER') IS TRUE
 
+-- block: is_member
+pg_catalog.pg_has_role(CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' THEN session_user
+                            ELSE pg_catalog.current_setting('role')::pg_catalog.name END,
+                       (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) {{role}}::pg_catalog.name),
+                       'MEMBER') IS TRUE
+
 -- block: override
   IF {{may}} THEN
     -- Once: by the BEFORE trigger where there is one, which sees rows that change their partition as well.

@@ -116,8 +116,15 @@ def _value_of(row: str, column: str) -> str:
 
 
 def _key(values: Iterable[str]) -> str:
-    parts = ", ".join(f"pg_catalog.to_jsonb({value}) OPERATOR(pg_catalog.#>>) '{{}}'" for value in values)
+    parts = ", ".join(f"{_in_utc(value)} OPERATOR(pg_catalog.#>>) '{{}}'" for value in values)
     return f"pg_catalog.jsonb_build_array({parts})::pg_catalog.text"
+
+
+def _in_utc(value: str) -> str:
+    """Return a value as JSON; a time with a zone not in that of the session, which is not the same for everybody."""
+    is_time = f"pg_catalog.pg_typeof({value}) OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype"
+    time = f"pg_catalog.timezone('UTC', {value}::pg_catalog.text::pg_catalog.timestamptz)"
+    return f"(CASE WHEN {is_time} THEN pg_catalog.to_jsonb({time}) ELSE pg_catalog.to_jsonb({value}) END)"
 
 
 def _kind(trigger: StateTrigger, rule: str) -> str:
@@ -125,6 +132,8 @@ def _kind(trigger: StateTrigger, rule: str) -> str:
     is_legal = f"statekit.{trigger.name}{rule} IS TRUE"
     is_overridden = f"COALESCE({_setting('reason')}, '') OPERATOR(pg_catalog.<>) ''"
     if trigger.on_illegal == "observe":
+        if trigger.override_role is not None:  # else it would have been refused to whoever may not
+            is_overridden = f"{is_overridden} AND {block('is_member', {'role': literal(trigger.override_role)}, 2)}"
         return f"CASE WHEN {is_legal} THEN 'allowed' WHEN {is_overridden} THEN 'overridden' ELSE 'observed' END"
     return f"CASE WHEN {is_overridden} AND ({is_legal}) IS NOT TRUE THEN 'overridden' ELSE 'allowed' END"
 
