@@ -71,11 +71,15 @@ def _in_ledger(guard: Any, connection: sa.Connection) -> Counter[Pair]:
     writer = writer_of(connection)
     schema = None if writer is None else writer.table.schema
     table, attribute = (None, None) if guard is None else (guard.column.table.fullname, guard.attribute)
-    waiting, batches = (Counter[Pair](), []) if writer is None else writer.waiting_blocked(table, attribute)
-    if not queries.exists(connection, schema):
-        return waiting
-    found = queries.moves(connection, "blocked", table=table, attribute=attribute, schema=schema, without=batches)
-    return found + waiting
+    there = queries.exists(connection, schema)
+    while True:
+        number = writer.number_written if writer is not None else 0
+        waiting, batches = (Counter[Pair](), []) if writer is None else writer.waiting_blocked(table, attribute)
+        if not there:
+            return waiting
+        found = queries.moves(connection, "blocked", table=table, attribute=attribute, schema=schema, without=batches)
+        if writer is None or writer.number_written == number:  # else what has waited may be in both
+            return found + waiting
 
 
 def _in_database(guard: Any, bind: Any) -> Counter[Pair]:

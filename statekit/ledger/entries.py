@@ -173,7 +173,16 @@ class Batch:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = list(entries)
         self.id = uuid.uuid4().hex
+        self.is_ascii = False
+        """Whether other characters are written as escapes, for a database that does not have them."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows to insert."""
-        return [{**entry.row(), "batch": self.id, "line": line} for line, entry in enumerate(self.entries)]
+        rows = [entry.row() for entry in self.entries]
+        if self.is_ascii:
+            rows = [{name: _ascii(value) for name, value in row.items()} for row in rows]
+        return [{**row, "batch": self.id, "line": line} for line, row in enumerate(rows)]
+
+
+def _ascii(value: Any) -> Any:
+    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value

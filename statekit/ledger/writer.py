@@ -42,6 +42,7 @@ class Writer:
     Attributes:
         engine (Engine): whose ledger it is; that behind an AsyncEngine.
         table (Table): the table that it writes, in a MetaData of its own.
+        number_written (int): how many batches it has written.
     """
 
     def __init__(self, engine: Engine, schema: str | None) -> None:
@@ -68,6 +69,7 @@ class Writer:
         self._not_before = 0.0
         self._tells_of_dropped = True
         self._error = ""
+        self.number_written = 0
 
     # -- what is not written yet
 
@@ -315,7 +317,7 @@ class Writer:
         """
         try:
             if batch.entries:
-                write(self.table, batch)
+                self._write_storable(batch, write)
         except NotNow:
             self._put_back(batch, may_be_written)
             self._later.wake()
@@ -331,6 +333,7 @@ class Writer:
             raise
         with self._lock:
             self._in_flight.remove(batch)
+            self.number_written += 1
         if self._pause:
             self._pause, self._not_before, self._tells_of_dropped = 0.0, 0.0, True
             logger.warning(
@@ -338,6 +341,14 @@ class Writer:
                 extra={"statekit_kind": "ledger", "statekit_waiting": self.waiting},
             )
         return True
+
+    def _write_storable(self, batch: Batch, write: Callable[[sa.Table, Batch], None]) -> None:
+        try:
+            write(self.table, batch)
+        except (sa.exc.DataError, UnicodeError):
+            # A text that the database's encoding does not have must not keep all others out for ever.
+            batch.is_ascii = True
+            write(self.table, batch)
 
     def _put_back(self, batch: Batch, may_be_written: bool) -> None:
         with self._lock:

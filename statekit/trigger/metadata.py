@@ -23,6 +23,7 @@ def create_with(table: sa.Table, trigger: Callable[[], StateTrigger]) -> None:
 
     def of(target: sa.Table, connection: sa.Connection) -> StateTrigger:
         made = trigger().on(target.name, connection.schema_for_object(target))  # where schema_translate_map has it
+        made = made.with_ledger_in(_translated(made.ledger_schema, connection))
         # A mock of a connection, which prints, knows no default schema.
         return made.among(getattr(connection.dialect, "default_schema_name", None) or "")
 
@@ -34,6 +35,12 @@ def create_with(table: sa.Table, trigger: Callable[[], StateTrigger]) -> None:
 
     sa.event.listen(table, "after_create", after_create, propagate=True)
     sa.event.listen(table, "before_drop", before_drop, propagate=True)
+
+
+def _translated(schema: str | None, connection: sa.Connection) -> str | None:
+    """Return the schema in which the ledger's tables are, which schema_translate_map may have elsewhere."""
+    found: str | None = connection.schema_for_object(sa.Table("statekit_history", sa.MetaData(), schema=schema))
+    return found
 
 
 def execute(connection: sa.Connection, sql: Callable[[Any], tuple[str, ...]]) -> None:

@@ -239,11 +239,17 @@ class StateTrigger:
         """Return the same trigger for a table of another name, or in another schema."""
         return self.from_data(self.as_data() | {"table": table, "schema": schema})
 
+    def with_ledger_in(self, schema: str | None) -> StateTrigger:
+        """Return the same trigger with the ledger's tables in another schema."""
+        if self.version < 2 or self.ledger_schema == schema:
+            return self
+        return self.from_data(self.as_data() | {"ledger_schema": schema})
+
     def among(self, default_schema: str) -> StateTrigger:
         """Return the same trigger where tables without a schema are in this one: the ledger's are there as well."""
         if self.version < 2 or self.ledger_schema is not None or default_schema in ("", "public", "main"):
             return self
-        return self.from_data(self.as_data() | {"ledger_schema": default_schema})
+        return self.with_ledger_in(default_schema)
 
     @cached_property
     def hash(self) -> str:

@@ -7,18 +7,23 @@ and what to look at.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import weakref
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, TwoPhaseTransaction
+from sqlalchemy.engine import Connection, RootTransaction, TwoPhaseTransaction
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, persistence, session, unitofwork
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool, StaticPool
 from sqlalchemy.sql.base import CompileState
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.sql.lambdas import StatementLambdaElement
+from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 from tests.guards.inbox import fill, message_class
 
@@ -515,3 +520,176 @@ def test_a_transaction_and_a_savepoint_end_where_commits_looks(message: Any) -> 
         _, root, should_commit, _ = transaction._connections[connection]
         assert root is connection.get_transaction()
         assert should_commit
+
+
+# -- what the ledger and the history stand on
+
+
+def test_every_end_of_a_transaction_leads_to_one_method(
+    memory_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ledger.ends`` wraps it. Look at ``RootTransaction._do_commit`` and ``_close_impl``.
+
+    The database must have committed or rolled back by then, also where that failed. A savepoint and PREPARE must not
+    lead there.
+    """
+    inner = RootTransaction._deactivate_from_connection
+    ended: list[Any] = []
+
+    def deactivate(transaction: RootTransaction) -> None:
+        inner(transaction)
+        ended.append((transaction.connection, transaction.is_active))
+
+    monkeypatch.setattr(RootTransaction, "_deactivate_from_connection", deactivate)
+    for how in ("commit", "rollback", "close", "close the connection", "invalidate", "fail"):
+        ended.clear()
+        connection = memory_engine.connect()
+        transaction = connection.begin()
+        connection.begin_nested().commit()
+        connection.begin_nested().rollback()
+        assert ended == []
+        if how == "close the connection":
+            connection.close()
+        elif how == "invalidate":
+            connection.invalidate()
+            transaction.rollback()
+        elif how == "fail":
+            with monkeypatch.context() as patch:
+                patch.setattr(connection.dialect, "do_commit", lambda _: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    transaction.commit()
+        else:
+            getattr(transaction, how)()
+        assert ended[0] == (connection, False), how
+        connection.close()
+    for name, does in (("_do_commit", "_connection_commit_impl"), ("_close_impl", "_connection_rollback_impl")):
+        source = inspect.getsource(getattr(RootTransaction, name))
+        assert source.index(f"{does}()") < source.index("_deactivate_from_connection()")
+    assert "_deactivate" not in inspect.getsource(TwoPhaseTransaction.prepare)
+
+
+def test_a_connection_takes_an_attribute_and_a_finalizer(memory_engine: sa.Engine) -> None:
+    """``ledger.ends.wait`` gives it both. Look for ``__slots__`` and ``__del__`` in sqlalchemy/engine/base.py."""
+    connection = memory_engine.connect()
+    connection.__dict__["_statekit"] = 1
+    gone: list[int] = []
+    weakref.finalize(connection, gone.append, 1).atexit = False
+    connection.close()
+    del connection
+    gc.collect()
+    assert gone == [1]
+
+
+def test_what_execution_options_make_of_an_engine_shares_its_dialect(memory_engine: sa.Engine) -> None:
+    """``ledger.attach`` knows an engine by its dialect, and finds the one behind. Look at ``OptionEngineMixin``."""
+    made = memory_engine.execution_options(own=1)
+    assert made.dialect is memory_engine.dialect
+    assert made._proxied is memory_engine  # type: ignore[attr-defined]
+    assert not hasattr(memory_engine, "_proxied")
+    assert create_async_engine("sqlite+aiosqlite://").sync_engine.dialect is not memory_engine.dialect
+
+
+@pytest.mark.parametrize("pool", [NullPool, QueuePool, AsyncAdaptedQueuePool], ids=lambda pool: pool.__name__)
+def test_a_pool_can_be_made_of_what_another_one_makes_its_connections_with(pool: Any) -> None:
+    """``ledger.stores`` makes the ledger's own so. Look at ``Pool._creator``, ``Pool.__init__`` and ``Pool.recreate``.
+
+    The listeners of the first one must hear of the connections of the second one, and an Engine must be made of a pool,
+    a dialect and a URL alone.
+    """
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+    heard: list[str] = []
+    for name in ("connect", "checkout", "checkin"):
+        sa.event.listen(engine, name, lambda *args, name=name: heard.append(name))
+    known: Any = engine.pool
+    assert {"dialect", "_dispatch"} <= {*inspect.signature(Pool.__init__).parameters}
+    own = sa.Engine(pool(known._creator, dialect=engine.dialect, _dispatch=known.dispatch), engine.dialect, engine.url)
+    if pool is not AsyncAdaptedQueuePool:  # whose queue wants an event loop
+        with own.connect() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1
+        assert heard == ["connect", "checkout", "checkin"]
+        own.dispose()
+    # A new pool of the same engine keeps the listeners of ``ledger.usage``.
+    heard.clear()
+    engine.dispose()
+    with engine.connect():
+        pass
+    assert heard == ["connect", "checkout", "checkin"]
+
+
+def test_it_is_known_whether_something_can_be_awaited_here() -> None:
+    """``ledger.stores.Server`` asks. Look at ``in_greenlet`` in sqlalchemy/util/concurrency.py (no public name)."""
+
+    async def ask() -> tuple[bool, bool]:
+        return in_greenlet(), await greenlet_spawn(in_greenlet)
+
+    assert in_greenlet() is False
+    assert asyncio.run(ask()) == (False, True)
+
+
+def test_a_session_knows_its_connection_by_the_engine_and_by_the_connection(memory_engine: sa.Engine) -> None:
+    """``watch.written_on`` looks for both. Look at ``SessionTransaction._connection_for_bind``.
+
+    The outermost transaction must know a connection that was first asked for in a savepoint.
+    """
+    with Session(memory_engine) as one:
+        one.begin()
+        with one.begin_nested():
+            connection = one.connection()
+        transaction: Any = one.get_transaction()
+        for bind in (memory_engine, connection):
+            assert transaction._connections[bind][0] is connection
+    with memory_engine.connect() as connection, Session(connection) as one:
+        assert one.connection() is connection
+        assert one.get_transaction()._connections.get(connection)[0] is connection  # type: ignore[union-attr]
+
+
+def test_a_session_may_choose_a_connection_for_each_object() -> None:
+    """``Flush._connections`` and ``Flush._where`` ask. Look for ``connection_callable`` in orm/persistence.py."""
+    with Session() as one:
+        assert one.connection_callable is None
+    assert "uowtransaction.session.connection_callable" in inspect.getsource(persistence)
+
+
+def test_an_insert_knows_what_it_returns_and_whether_it_fetches_the_key(message: Any) -> None:
+    """``new_rows`` asks it for the way to the keys. Look at ``UpdateBase.return_defaults`` and ``Insert.inline``."""
+    insert = sa.insert(message.__table__)
+    assert (insert._returning, insert._return_defaults, insert._inline) == ((), False, False)
+    assert insert.returning(message.__table__.c.id)._returning
+    assert insert.return_defaults()._return_defaults
+    assert insert.inline()._inline
+
+
+@pytest.mark.parametrize("scalars", [False, True])
+def test_a_result_can_be_given_its_rows_back(message: Any, memory_engine: sa.Engine, scalars: bool) -> None:
+    """``new_rows.run`` reads the keys and does so. Look at ``CursorResult._rewind``.
+
+    Types must not convert a value a second time.
+    """
+
+    class Twice(sa.TypeDecorator[str]):
+        impl = sa.String
+        cache_ok = True
+
+        def process_result_value(self, value: Any, dialect: Any) -> str:
+            return f"{value}!"
+
+    table = sa.Table("given", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", Twice))
+    with memory_engine.begin() as connection:
+        table.create(connection)
+        insert = sa.insert(table).returning(table.c.text, table.c.id)
+        result = connection.execute(insert, [{"text": "x"}, {"text": "y"}])
+        rows = result.fetchall()
+        assert [row._mapping[table.c.id] for row in rows] == [1, 2]
+        result._rewind(rows)
+        found: Any = result.scalars().all() if scalars else [tuple(row) for row in result]
+    assert found == (["x!", "y!"] if scalars else [("x!", 1), ("y!", 2)])
+
+
+def test_a_table_without_the_annotations_of_a_statement_is_the_table(message: Any) -> None:
+    """``inserts.Inserting`` asks for it. Look at ``SupportsAnnotations._deannotate``."""
+    table = message.__table__
+    annotated = table._annotate({"own": 1})
+    assert annotated._annotations["own"] == 1
+    assert not annotated._deannotate()._annotations
+    assert annotated._deannotate().c.id is table.c.id
+    assert table._deannotate() is table

@@ -382,3 +382,23 @@ class TestSomebodyWithoutTheRole:
             say = "SELECT set_config('statekit.reason', 'mine', true)"
             execute(other, say, "UPDATE message SET status = 'COMPLETED'")
         assert rows(on_postgresql, "kind") == ["allowed", "observed"]
+
+
+def test_a_row_that_the_database_keeps_back_in_an_executemany_has_not_moved(engine: sa.Engine) -> None:
+    message = inbox(engine)
+    start(engine, message, 3)
+    if engine.dialect.name == "sqlite":
+        trigger = "CREATE TRIGGER k BEFORE UPDATE ON message WHEN OLD.id = 2 BEGIN SELECT RAISE(IGNORE); END"
+        execute(engine, trigger)
+    else:
+        body = "BEGIN IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END"
+        execute(
+            engine,
+            f"CREATE FUNCTION k() RETURNS trigger LANGUAGE plpgsql AS '{body}'",
+            "CREATE TRIGGER k BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION k()",
+        )
+    table = message.__table__
+    statement = sa.update(table).where(table.c.id == sa.bindparam("row")).values(status="PROMOTED")
+    with engine.begin() as connection:
+        connection.execute(statement, [{"row": 1}, {"row": 2}, {"row": 3}])
+    assert check(engine, message) == 5

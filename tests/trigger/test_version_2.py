@@ -351,6 +351,20 @@ class TestTheOverride:
             assert kinds == ["allowed", "overridden", "overridden", "overridden"]
 
 
+def test_of_a_tenant_is_in_the_tenants_schema(postgres_engine: sa.Engine) -> None:
+    message = message_class(trigger=True, history=True)
+    ledger.add_to(message.metadata)
+    execute(postgres_engine, "CREATE SCHEMA tenant")
+    tenant = postgres_engine.execution_options(schema_translate_map={None: "tenant"})
+    message.metadata.create_all(tenant)
+    with Session(tenant) as session:
+        session.add(message(id=1))
+        session.commit()
+        session.get(message, 1).status = "PROMOTED"
+        session.commit()
+    assert len(history(postgres_engine, "tenant")) == 2
+
+
 class TestAMigration:
     def declared(self, **options: Any) -> sa.MetaData:
         message = message_class(**options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -185,6 +185,27 @@ class Account:
                 mine.named = [each for each in mine.named if each[1] not in known] if known else []
         for guard, moves in self._in_order.items():
             self._in_order[guard] = [move for move in moves if move[2] not in (identities or ())]
+
+    def keep_only_arrived(self, guard: Guard, now: Mapping[Any, str | None]) -> None:
+        """Forget the moves of rows that are not where they were to go: the database has kept them back.
+
+        Args:
+            guard: whose rows they are.
+            now: the state that each row is in, by its key.
+        """
+        goals = {identity: pair[1] for _, pair, identity in self._in_order.get(guard, ())}
+        kept = {identity for identity, goal in goals.items() if now.get(identity) != goal}
+        self._in_order[guard] = [move for move in self._in_order.get(guard, ()) if move[2] not in kept]
+        for (_, of, new), rows in self._done.items():
+            if of is guard and not new:
+                for pair, identity in rows.named:
+                    rows.pairs[pair] -= identity in kept
+                rows.named = [each for each in rows.named if each[1] not in kept]
+                rows.pairs = +rows.pairs
+
+    def written_keys(self, guard: Guard) -> list[Any]:
+        """Return the keys of the rows that are to be written, as far as they are known."""
+        return list(dict.fromkeys(identity for _, _, identity in self._in_order.get(guard, ())))
 
     def _are_legal(self, pairs: Sequence[Pair | None]) -> bool:
         """Return whether each guard has a legal move to judge, and no row stays."""

@@ -152,9 +152,21 @@ def _write_at_once(
     with letting(account.leeways()):
         result = execution.run(execution.parameters)
     met = met_by(result, execution.connection, many=True)
+    if account.has_history and (met is None or met < account.written):
+        _keep_only_arrived(execution, plan, account)
     if met is not None and met < account.written:
         warn_of_missing_rows(plan, account.written - met)
     return result, met
+
+
+def _keep_only_arrived(execution: Execution, plan: Plan, account: Account) -> None:
+    """Look at the rows once more, of which the database has kept some back."""
+    table = plan.statement.table
+    for setting in plan.settings:
+        place = current.ColumnPlace(setting.guard, table, setting.column, primary_key_of(table, setting.guard))
+        keys = account.written_keys(setting.guard)
+        now = current.read(execution.connection, place, keys, lock=False, ask=execution.ask)
+        account.keep_only_arrived(setting.guard, now)
 
 
 def _set_by_set(execution: Execution, compiled: CompiledUpdate, plan: Plan) -> tuple[CursorResult[Any], Account]:
