@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 from statekit.errors import Pair, StatekitError
 from statekit.guards import current
 from statekit.guards.guard import Guard
+from statekit.ledger.attach import writer_of
 from statekit.ledger.entries import now
 from statekit.ledger.keys import row_key
 from statekit.ledger.tables import history_table
@@ -39,7 +40,7 @@ _told: ContextVar[tuple[Told, ...]] = ContextVar("statekit_told", default=())
 
 def is_wanted(guard: Guard) -> bool:
     """Return whether a write of a guarded column has something to tell, or to write down."""
-    return guard.history or (guard.override_role is not None and current_override() is not None)
+    return guard.history or current_override() is not None
 
 
 class Told:
@@ -80,6 +81,22 @@ class Told:
             )
             self.expects_trigger = self._tell()
             self._is_told = True
+        if self.connection._is_autocommit_isolation():
+            self._refuse_what_must_be_atomic()
+
+    def _refuse_what_must_be_atomic(self) -> None:
+        if current_override() is not None and writer_of(self.connection) is not None:
+            raise StatekitError(
+                "An overridden move and its entry in the ledger are committed together, and this connection is in "
+                "AUTOCOMMIT. Override in a transaction."
+            )
+        for guard in self._guards:
+            if guard.history and guard not in self.expects_trigger:
+                raise StatekitError(
+                    f"{guard.model}.{guard.attribute} has history=True: a move and its history are committed together, "
+                    "and this connection is in AUTOCOMMIT. Write in a transaction, or install the guard's trigger on "
+                    "PostgreSQL, which writes both at once."
+                )
 
     def _is_around(self, other: Told) -> bool:
         return self is not other and self.connection is other.connection
@@ -142,13 +159,13 @@ class Told:
         what: dict[str, Any] = {"kind": kind, "source": pair[0], "target": pair[1], "is_new": new}
         if self._insert(guard, table, primary_key, keys, **what) in (-1, len(keys)):
             return
+        there: set[Key] = set()
+        for condition, parameters in current.matching(self.connection, primary_key, keys):
+            found = self._ask(sa.select(*primary_key).select_from(table).where(condition), parameters)
+            there.update(tuple(row) for row in found)
         for key in keys:  # the row is gone by now, or has another key: it has moved all the same
-            for condition, parameters in current.matching(self.connection, primary_key, [key]):
-                if (
-                    self._ask(sa.select(sa.literal_column("1")).select_from(table).where(condition), parameters).first()
-                    is None
-                ):
-                    self._insert_one(guard, primary_key, key, **what)
+            if key not in there:
+                self._insert_one(guard, primary_key, key, **what)
 
     def write_new(self, guard: Guard, table: Any, primary_key: Sequence[Any], keys: list[Key]) -> None:
         """Write the history of new rows, in the states in which the database has them; see :meth:`write`."""

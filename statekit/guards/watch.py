@@ -90,7 +90,8 @@ def written_on(session: Session | None, watch: Watch) -> Connection | Engine | N
     if session is None:
         return None
     try:
-        bind = session.get_bind(mapper=watch.mapper)
+        # As a flush asks, for a session that chooses by what is executed.
+        bind = session.get_bind(mapper=watch.mapper, clause=sa.update(watch.table))
     except sa.exc.UnboundExecutionError:
         return None
     transaction = session.get_transaction()

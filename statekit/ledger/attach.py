@@ -52,7 +52,8 @@ def attach(engine: Engine | AsyncEngine, *, schema: str | None = None) -> Writer
             f"attach({engine!r}): there is no ledger for {engine.dialect.name!r}; there is for "
             f"{' and '.join(SUPPORTED)}."
         )
-    engine = getattr(engine, "_proxied", engine)
+    while hasattr(engine, "_proxied"):  # what execution_options() gives
+        engine = engine._proxied
     known = _writers.get(engine.dialect)
     if known is not None:
         if known.table.schema != schema:

@@ -6,10 +6,11 @@ import datetime as dt
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from statekit.observe import counts
 from statekit.observe.move import Move
 
 IDENTITIES = 10
@@ -29,6 +30,8 @@ class What(NamedTuple):
     source: str | None = None
     target: str | None = None
     new: bool = False
+    subject: Hashable = None
+    """The guard by which this process counts."""
     operation: str | None = None
     actor: str | None = None
     reason: str | None = None
@@ -48,6 +51,11 @@ class Entry:
     number: int
     identities: list[Any] = field(default_factory=list)
     is_coarse: bool = False
+
+    def is_in_no_ledger(self) -> None:
+        """Have blocked moves counted by this process again, because they will never be in the ledger."""
+        if self.what.kind == "blocked":
+            counts.hand_over(self.what.subject, (self.what.source, self.what.target), -self.number)
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of the table."""
@@ -85,6 +93,7 @@ def entry_of(move: Move) -> Entry:
         source=_storable(move.source),
         target=_storable(move.target),
         new=move.new,
+        subject=move.subject,
         operation=_storable(move.operation),
         actor=_storable(move.actor),
         reason=_storable(move.reason),
@@ -141,7 +150,7 @@ class Buffer:
         known = self._entries.get(entry.what)
         if known is None and len(self._entries) >= BOUND:
             time = entry.what.time
-            what = What(*entry.what[:7], time=None if time is None else time.replace(minute=0))
+            what = What(*entry.what[:8], time=None if time is None else time.replace(minute=0))
             entry = replace(entry, what=what, identities=[], is_coarse=True)
             known = self._entries.get(what)
             if known is None and len(self._entries) >= 2 * BOUND:

@@ -147,6 +147,10 @@ class _Asked:
         column = attribute
         if isinstance(attribute, QueryableAttribute):
             column = next((base for each in attribute.property.columns for base in each.base_columns), None)
+        if isinstance(attribute, type):
+            raise StatekitError(
+                f"{call}({attribute.__name__}): an attribute is asked for, such as {attribute.__name__}.status."
+            )
         guard = declared_on(column)
         if guard is None or not guard.history:
             raise StatekitError(

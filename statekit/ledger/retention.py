@@ -44,7 +44,7 @@ def prune(
     """
     until = _until(connection, "prune", older_than, now)
     ledger, pruned, _ = add_to(sa.MetaData(), schema=schema)
-    old = sa.select(ledger.c.id).where(ledger.c.at < until).order_by(ledger.c.id).limit(_CHUNK)
+    old = sa.select(ledger.c.id).where(queries.before(until, ledger)).order_by(ledger.c.id).limit(_CHUNK)
     what = [column for column in pruned.c if column.name not in ("id", "until", "number")]
     removal = (
         sa.delete(ledger)
@@ -60,8 +60,9 @@ def prune(
         if len(rows) < _CHUNK:
             break
     with connection.begin():  # one row for each move, and not one for each chunk
-        rows = connection.execute(sa.delete(pruned).returning(*what, pruned.c.number)).all()
-        _add(connection, pruned, what, rows, until)
+        rows = connection.execute(sa.delete(pruned).returning(*what, pruned.c.number, pruned.c.until)).all()
+        latest = max([until, *(queries.in_utc(row.until) for row in rows)])
+        _add(connection, pruned, what, [row[:-1] for row in rows], latest)
     return removed
 
 
@@ -134,6 +135,11 @@ def _superseded(history: sa.Table, until: dt.datetime) -> sa.Select[Any]:
 
 
 def _until(connection: sa.Connection, name: str, older_than: dt.timedelta, now: dt.datetime | None) -> dt.datetime:
+    if not isinstance(connection, sa.Connection):
+        raise StatekitError(
+            f"{name}({connection!r}): allowed is a Connection, such as of engine.connect(); in an async application, "
+            f"await connection.run_sync(ledger.{name})."
+        )
     if older_than < dt.timedelta(0):
         raise StatekitError(f"{name}(older_than={older_than}): a negative age would remove what is yet to come.")
     if connection.in_transaction():

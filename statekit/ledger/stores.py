@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -72,6 +73,7 @@ class Server:
         self._engine = engine
         self._is_down = is_down
         self.is_async = engine.dialect.is_async
+        self._making = threading.Lock()
         self._own: Engine | None = None
         self._by_loop: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
 
@@ -108,7 +110,7 @@ class Server:
         for engine in (self._own, *self._by_loop.values()):
             if engine is not None:
                 engine.dispose(close=False)
-        self._own, self._by_loop = None, WeakKeyDictionary()
+        self._own, self._by_loop, self._making = None, WeakKeyDictionary(), threading.Lock()
 
     def close(self) -> None:
         """Close the connections, as far as that can be done from here."""
@@ -119,15 +121,20 @@ class Server:
 
     def _here(self) -> Engine:
         if not self.is_async:
-            if self._own is None:
-                self._own = self._made(QueuePool, pool_size=1, max_overflow=0, timeout=5, recycle=_RECYCLE)
-            return self._own
+            with self._making:
+                if self._own is None:
+                    self._own = self._made(QueuePool, pool_size=1, max_overflow=0, timeout=5, recycle=_RECYCLE)
+                return self._own
         if not in_greenlet():
             raise NotNow
         loop = _loop()
+        for each in [each for each in self._by_loop if each.is_closed()]:  # a driver's connection keeps its loop alive
+            del self._by_loop[each]
         if loop not in self._by_loop:
-            self._by_loop[loop] = self._made(
-                AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, timeout=5, recycle=_RECYCLE
+            self._by_loop[loop] = (
+                self._made(NullPool)  # as the application: its loops come and go
+                if isinstance(self._engine.pool, NullPool)
+                else self._made(AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, timeout=5, recycle=_RECYCLE)
             )
         return self._by_loop[loop]
 
@@ -136,7 +143,9 @@ class Server:
         if pool is not NullPool:
             options["pre_ping"] = True
         made = pool(known._creator, dialect=self._engine.dialect, _dispatch=known.dispatch, **options)
-        return Engine(made, self._engine.dialect, self._engine.url)
+        engine = Engine(made, self._engine.dialect, self._engine.url)
+        # Whatever the application's is: in AUTOCOMMIT, nobody would know what an error has left behind.
+        return engine.execution_options(isolation_level="READ COMMITTED")
 
 
 def _loop() -> Any:

@@ -13,10 +13,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from statekit.errors import Pair, StatekitError
@@ -54,6 +56,7 @@ class Writer:
         if not isinstance(self._store, Server):
             in_file = isinstance(self._store, SQLiteFile)
             self._usage = Usage(engine, self._write_unused, keeps_others_out=in_file)
+        event.listen(engine, "engine_disposed", self.disposed)
         self._begin()
 
     def _begin(self) -> None:
@@ -144,7 +147,7 @@ class Writer:
             self._write(Buffer(entries))
         else:
             pending = ends.waiting_on(connection)
-            if not isinstance(pending, _Pending):
+            if not isinstance(pending, _Pending) or pending.writer is not self:
                 pending = _Pending(self)
                 ends.wait(connection, pending)
             with self._lock:
@@ -158,7 +161,8 @@ class Writer:
             raise StatekitError("An overridden move is recorded where it is written, and that is not known here.")
         statement = inserted(self.table, connection.dialect.name)
         try:
-            connection.execute(statement, Batch(entries).rows())
+            # Where all others are written too, whatever schema_translate_map the application's statements have.
+            connection.execute(statement, Batch(entries).rows(), execution_options={"schema_translate_map": None})
         except sa.exc.DBAPIError as error:
             raise StatekitError(
                 f"An overridden move must have an entry in {self.table.fullname}, and that cannot be written: "
@@ -178,6 +182,8 @@ class Writer:
                 self._later.wake()
         elif self._is_closed and not self.flush():
             self._give_up("The ledger is detached")
+        if self._is_closed:
+            self._store.close()
 
     # -- later
 
@@ -193,8 +199,9 @@ class Writer:
         if isinstance(self._store, Server) and self._store.is_async and is_in_loop():
             with ThreadPoolExecutor(1) as executor:  # which has a loop of its own
                 return executor.submit(self.flush).result()
-        while self._abandoned:
-            self._add_to_backlog(self._abandoned.popleft().take())
+        with suppress(IndexError):  # another thread may do the same
+            while True:
+                self._add_to_backlog(self._abandoned.popleft().take())
         if self._usage is not None:
             self._write_unused()
         elif self._attempt.acquire(timeout=_PATIENCE):
@@ -224,6 +231,8 @@ class Writer:
         with self._lock:
             lost = [entry for batch in self._unsure for entry in batch.entries] + self._backlog.take()
             self._unsure = []
+        for entry in lost:
+            entry.is_in_no_ledger()
         number = sum(entry.number for entry in lost)
         logger.error(
             "[SELF-HEAL] %s, and %s moves could not be written to the ledger: %s",
@@ -233,9 +242,14 @@ class Writer:
             extra={"statekit_kind": "ledger", "statekit_waiting": number},
         )
 
+    def disposed(self, engine: Any) -> None:
+        """Close the ledger's own connections: the engine's pool was disposed of."""
+        self._store.close()
+
     def close(self) -> None:
         """Write what waits, and let go of everything; what belongs to an open transaction is written at its end."""
         self._is_closed = True
+        event.remove(self.engine, "engine_disposed", self.disposed)
         if not self.flush():
             self._give_up("The ledger is detached")
         self._later.stop()
@@ -299,13 +313,18 @@ class Writer:
         with self._lock:
             unsure, self._unsure = self._unsure, []
             self._in_flight += unsure
-        for number, batch in enumerate(unsure):
-            if not self._try(batch, write, may_be_written=True):
-                for other in unsure[number + 1 :]:
-                    self._put_back(other, True)
-                return
+        left = deque(unsure)
+        try:
+            while left:
+                if not self._try(left.popleft(), write, may_be_written=True):
+                    return
+        finally:
+            for other in left:
+                self._put_back(other, True)
         with self._lock:
             batch = Batch(self._backlog.take())
+            if not batch.entries:
+                return
             self._in_flight.append(batch)
         self._try(batch, write)
 
@@ -316,8 +335,7 @@ class Writer:
             may_be_written: whether an attempt before was not answered, so that it must stay what it is.
         """
         try:
-            if batch.entries:
-                self._write_storable(batch, write)
+            self._write_storable(batch, write)
         except NotNow:
             self._put_back(batch, may_be_written)
             self._later.wake()
@@ -386,14 +404,14 @@ class _Pending:
 
     def __init__(self, writer: Writer) -> None:
         self.buffer = Buffer()
-        self._writer = writer
+        self.writer = writer
 
     def ended(self) -> None:
-        self._writer._write(self.buffer)
+        self.writer._write(self.buffer)
 
     def abandoned(self) -> None:  # called by a garbage collection, anywhere: it must lock nothing
-        self._writer._abandoned.append(self.buffer)
-        self._writer._later.wake()
+        self.writer._abandoned.append(self.buffer)
+        self.writer._later.wake()
 
 
 def _said(error: BaseException) -> str:
@@ -403,6 +421,11 @@ def _said(error: BaseException) -> str:
 
 def _hint(error: BaseException, table: sa.Table) -> str:
     text = str(error).lower()
+    if "permission denied" in text:
+        return (
+            f" Its owner says: GRANT INSERT, SELECT ON {table.fullname} TO the role that is connected, and GRANT USAGE "
+            f"ON SEQUENCE {table.fullname}_id_seq."
+        )
     if "no such table" in text or "does not exist" in text or "undefinedtable" in text:
         return (
             f" If there is no table {table.fullname}: statekit.ledger.add_to(metadata) and a migration make it, and "

@@ -19,6 +19,7 @@ Listener = Callable[[Sequence[Move]], None]
 Keeper = Callable[[Sequence[Move], Any], None]
 
 _listeners: list[Listener] = []
+_first_keepers: list[Keeper] = []
 _keepers: list[Keeper] = []
 
 
@@ -43,18 +44,19 @@ def keep(keeper: Keeper, *, first: bool = False) -> Callable[[], None]:
     Legal moves are not among them, so that nothing is spent on collecting those.
 
     Args:
-        keeper: called with a sequence of :class:`Move`, and the connection, engine or session that they belong to, or
-            None where that is not known. What it raises is logged, unless it is a StatekitError, which is meant.
-        first: whether it is called before the others, because it may refuse what they are to be told.
+        keeper: called with a sequence of :class:`Move`, and the connection or engine that they belong to, or None where
+            that is not known. What it raises is logged.
+        first: whether it is called before all others and a StatekitError of its goes on to the caller, because it may
+            refuse what they are to be told.
 
     Returns:
         A function that ends it; calling it twice does no harm.
     """
-    return _added(_keepers, keeper, first=first)
+    return _added(_first_keepers if first else _keepers, keeper)
 
 
-def _added(listeners: list[Any], listener: Any, *, first: bool = False) -> Callable[[], None]:
-    listeners.insert(0 if first else len(listeners), listener)
+def _added(listeners: list[Any], listener: Any) -> Callable[[], None]:
+    listeners.append(listener)
 
     def remove() -> None:
         if listener in listeners:
@@ -73,36 +75,39 @@ def publish(moves: Sequence[Move], on: Any = None) -> None:
 
     Args:
         moves: each row stands in exactly one of them.
-        on: the connection that they are written on, or were to be; an engine or a session where there is none yet.
+        on: the connection that they are written on, or were to be; an engine where there is none yet.
 
     Raises:
         StatekitError: who has to keep a move that was let through on purpose cannot do so.
     """
     if not moves:
         return
+    illegal = [move for move in moves if move.kind != "allowed"]
+    for keeper in list(_first_keepers) if illegal else ():
+        _tell(keeper, illegal, on, may_refuse=True)
     operation: Operation | None = current_operation()
     for move in moves:
         if move.kind == "blocked":
             counts.add(move.subject, (move.source, move.target), move.number)
         if operation is not None:
             operation.add(move.kind, (move.source, move.target), move.number, new=move.new)
-    illegal = [move for move in moves if move.kind != "allowed"]
     log.write(illegal)
-    tell_keepers(illegal, on)
+    for keeper in list(_keepers) if illegal else ():
+        _tell(keeper, illegal, on)
     for listener in list(_listeners):
         _tell(listener, moves)
 
 
 def tell_keepers(moves: Sequence[Move], on: Any) -> None:
     """Tell those only who keep moves; see :func:`keep`."""
-    for keeper in list(_keepers) if moves else ():
+    for keeper in (*_first_keepers, *_keepers) if moves else ():
         _tell(keeper, moves, on)
 
 
-def _tell(listener: Callable[..., None], *args: Any) -> None:
+def _tell(listener: Callable[..., None], *args: Any, may_refuse: bool = False) -> None:
     try:
         listener(*args)
-    except StatekitError:
-        raise
-    except Exception:
+    except Exception as error:
+        if may_refuse and isinstance(error, StatekitError):
+            raise
         logging.getLogger("statekit").exception("A listener to statekit's moves failed: %r", listener)

@@ -82,8 +82,8 @@ def override(reason: str, *, actor: str | None = None) -> Override:
     is flushed after it is judged as ever. The block holds for the thread and the task that entered it and for nobody
     else: neither a thread, a task nor a process that is started inside inherits it. A generator that yields inside of a
     block is not supported, unless a context manager is made of it: the block would hold for whoever runs the generator.
-    Where a ledger is attached to the engine, its
-    entry is written in the transaction of the move itself, so that no overridden move stays without one.
+    Where a ledger is attached to the engine, its entry is written in the transaction of the move itself, so that no
+    overridden move stays without one; in AUTOCOMMIT there is none, and the write is refused.
 
     Args:
         reason: why, for whoever reads the ledger later, such as "wrong queue, ticket 4711".

@@ -23,7 +23,9 @@ def place() -> str | None:
         name: str = frame.f_globals.get("__name__") or ""
         if name.partition(".")[0] not in _MACHINERY:
             code = frame.f_code
-            if name in ("", "__main__"):
+            if name == "__main__" and (spec := frame.f_globals.get("__spec__")) is not None:
+                name = spec.name  # as where the module is imported
+            elif name in ("", "__main__"):
                 name = code.co_filename.replace("\\", "/").rpartition("/")[2]
             return f"{name}:{frame.f_lineno} in {code.co_qualname}"
         frame = frame.f_back

@@ -584,7 +584,7 @@ def test_what_execution_options_make_of_an_engine_shares_its_dialect(memory_engi
     """``ledger.attach`` knows an engine by its dialect, and finds the one behind. Look at ``OptionEngineMixin``."""
     made = memory_engine.execution_options(own=1)
     assert made.dialect is memory_engine.dialect
-    assert made._proxied is memory_engine  # type: ignore[attr-defined]
+    assert made._proxied is memory_engine
     assert not hasattr(memory_engine, "_proxied")
     assert create_async_engine("sqlite+aiosqlite://").sync_engine.dialect is not memory_engine.dialect
 
@@ -640,7 +640,8 @@ def test_a_session_knows_its_connection_by_the_engine_and_by_the_connection(memo
             assert transaction._connections[bind][0] is connection
     with memory_engine.connect() as connection, Session(connection) as one:
         assert one.connection() is connection
-        assert one.get_transaction()._connections.get(connection)[0] is connection  # type: ignore[union-attr]
+        transaction = one.get_transaction()
+        assert transaction._connections[connection][0] is connection
 
 
 def test_a_session_may_choose_a_connection_for_each_object() -> None:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, mapped_column
 
-from statekit import IllegalTransition, TableError, TransitionTable, guard, ledger, operation, override
+from statekit import IllegalTransition, StatekitError, TableError, TransitionTable, guard, ledger, operation, override
 from tests.guards.inbox import TABLE, fill, message_class
 from tests.history.ways import WAYS, Way, check, inbox, rows, start
 
@@ -143,6 +143,23 @@ class TestARow:
                 each.status = "COMPLETED"
             session.commit()
         assert check(engine, message) == 6
+
+
+class TestInAutocommit:
+    def test_a_move_without_a_trigger_is_refused_before_it_is_made(self, engine: sa.Engine) -> None:
+        message = inbox(engine)
+        start(engine, message, 1)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            with pytest.raises(StatekitError, match="Write in a transaction"):
+                connection.execute(sa.update(message.__table__).values(status="PROMOTED"))
+        assert check(engine, message) == 1
+
+    def test_the_trigger_writes_it_with_the_move(self, postgres_engine: sa.Engine) -> None:
+        message = inbox(postgres_engine, trigger=True)
+        start(postgres_engine, message, 1)
+        with postgres_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.update(message.__table__).values(status="PROMOTED"))
+        assert check(postgres_engine, message) == 2
 
 
 class TestKeys:

@@ -275,6 +275,39 @@ class TestOverridden:
                 session.commit()
         assert stored(engine, message) == ["PROMOTED"]
 
+    def test_in_autocommit_is_refused_before_it_is_made(self, engine: sa.Engine) -> None:
+        message = inbox(engine, "PROMOTED")
+        with attached(engine), override("again"), operation("Repair") as op:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                with pytest.raises(StatekitError, match="Override in a transaction"):
+                    connection.execute(sa.update(message.__table__).values(status="READY"))
+        assert stored(engine, message) == ["PROMOTED"]
+        assert not op.overridden
+
+    def test_that_cannot_be_recorded_is_not_counted(self, engine: sa.Engine) -> None:
+        message = inbox(engine, "PROMOTED")
+        ledger.add_to(sa.MetaData()).ledger.drop(engine)
+        with attached(engine), override("again"), operation("Repair") as op, Session(engine) as session:
+            session.get(message, 1).status = "READY"
+            with pytest.raises(StatekitError):
+                session.commit()
+        assert not op.overridden
+
+
+def test_a_session_that_chooses_its_engine_by_what_it_does_is_known_by_the_one_that_it_writes_to(
+    sqlite_engine: sa.Engine, memory_engine: sa.Engine
+) -> None:
+    class Routing(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **options: Any) -> Any:  # type: ignore[override]
+            return sqlite_engine if self._flushing or isinstance(clause, sa.Update) else memory_engine
+
+    message = inbox(sqlite_engine, "PROMOTED")
+    with attached(sqlite_engine), Routing() as session:
+        session.add(message(status="COMPLETED"))
+        with pytest.raises(IllegalTransition):
+            session.flush()
+    assert moves(sqlite_engine) == Counter({(None, "COMPLETED"): 1})
+
 
 class TestAttaching:
     def test_twice_is_once(self, engine: sa.Engine) -> None:

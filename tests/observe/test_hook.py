@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, registry
 
-from statekit import IllegalTransition, guard
+from statekit import IllegalTransition, StatekitError, guard
 from statekit.observe.hook import publish, subscribe
 from statekit.observe.move import Move
-from tests.guards.inbox import TABLE, fill, load, message_class, unguarded
+from tests.guards.inbox import TABLE, fill, load, message_class, stored, unguarded
 from tests.observe.test_operation import move
 
 
@@ -138,3 +138,17 @@ def test_that_unsubscribes_itself_keeps_the_next_from_missing_nothing() -> None:
     finally:
         end()
     assert len(heard) == 1
+
+
+def test_a_listener_that_fails_with_an_error_of_ours_disturbs_nobody_either(memory_engine: sa.Engine) -> None:
+    def fail(moves: Sequence[Move]) -> None:
+        raise StatekitError("it may not read the counters")
+
+    message = message_class()
+    fill(memory_engine, message, "READY")
+    end = subscribe(fail)
+    try:
+        change_all(memory_engine, message, "PROMOTED")
+    finally:
+        end()
+    assert stored(memory_engine, message) == ["PROMOTED"]

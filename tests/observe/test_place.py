@@ -367,9 +367,9 @@ class TestAScript:
         (tmp_path / "jobs" / "job.py").write_text(SCRIPT, encoding="utf-8")
         assert self.python("jobs/job.py", folder=tmp_path) == [f"job.py:{IN_WORK}", f"job.py:{AT_THE_END}"]
 
-    def test_that_is_run_as_a_module_is_named_by_its_file(self, tmp_path: Path) -> None:
+    def test_that_is_run_as_a_module_is_named_as_where_it_is_imported(self, tmp_path: Path) -> None:
         (tmp_path / "job.py").write_text(SCRIPT, encoding="utf-8")
-        assert self.python("-m", "job", folder=tmp_path) == [f"job.py:{IN_WORK}", f"job.py:{AT_THE_END}"]
+        assert self.python("-m", "job", folder=tmp_path) == [f"job:{IN_WORK}", f"job:{AT_THE_END}"]
 
     def test_that_is_imported_is_named_by_its_module(self, tmp_path: Path) -> None:
         (tmp_path / "jobs").mkdir()

@@ -273,8 +273,8 @@ class TestTheOverride:
         columns = [table.c[n] for n in "kind source target number reason actor identities detail".split()]
         with mail.connect() as connection:
             (entry,) = connection.execute(sa.select(*columns)).all()
-        assert tuple(entry)[:7] == ("overridden", "COMPLETED", "READY", 1, "wrong queue", "ada", [["3"]])
-        assert entry.detail == {"by": "trigger", "role": name}
+        assert tuple(entry)[:7] == ("overridden", "COMPLETED", "READY", 1, "wrong queue", "ada", [[3]])
+        assert (entry.detail["by"], entry.detail["role"]) == ("trigger", name)
         assert history(mail) == [("3", "COMPLETED", "READY", False)]
 
     def test_passes_not_for_others(self, mail: sa.Engine) -> None:

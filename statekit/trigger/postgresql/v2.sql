@@ -21,12 +21,12 @@ pg_catalog.pg_has_role(CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_
       SELECT clock_timestamp(), 'overridden', {{title}}, {{title}}, {{column_literal}}, source, target, is_new, 1,
              nullif(current_setting('statekit.actor', true), ''), current_setting('statekit.reason', true),
              nullif(current_setting('statekit.operation', true), ''), nullif(current_setting('statekit.place', true), ''),
-             (SELECT jsonb_build_array(jsonb_agg(row_found ->> a.attname::text ORDER BY k.position))
+             (SELECT jsonb_build_array(jsonb_agg(row_found -> a.attname::text ORDER BY k.position))
               FROM pg_index i
               CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
               WHERE i.indrelid = TG_RELID AND i.indisprimary),
-             pg_backend_pid(), jsonb_build_object('by', 'trigger', 'role', session_user),
+             NULL, jsonb_build_object('by', 'trigger', 'role', session_user, 'backend', pg_backend_pid()),
              replace(gen_random_uuid()::text, '-', ''), 0;
       PERFORM set_config('statekit.{{name}}',
                          (coalesce(nullif(current_setting('statekit.{{name}}', true), ''), '0')::int8 + 1)::text, true);
@@ -41,7 +41,7 @@ pg_catalog.pg_has_role(CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_
       SELECT clock_timestamp(), 'overridden', {{title}}, {{title}}, {{column_literal}}, NULL, r.{{column}}::text, true, count(*),
              nullif(current_setting('statekit.actor', true), ''), current_setting('statekit.reason', true),
              nullif(current_setting('statekit.operation', true), ''), nullif(current_setting('statekit.place', true), ''),
-             pg_backend_pid(), jsonb_build_object('by', 'trigger', 'role', session_user),
+             NULL, jsonb_build_object('by', 'trigger', 'role', session_user, 'backend', pg_backend_pid()),
              replace(gen_random_uuid()::text, '-', ''), 0
       FROM new_rows r WHERE statekit.{{name}}_initial(r.{{column}}::text) IS NOT TRUE GROUP BY r.{{column}}::text;
       PERFORM set_config('statekit.{{name}}',
