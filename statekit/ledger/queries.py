@@ -241,15 +241,14 @@ def _day(at: Any, dialect: str) -> Any:
 
 def _sum(by: Sequence[str], row: Any) -> Sum:
     *what, number, first, last = row
-    return Sum(dict(zip(by, what, strict=True)), int(number or 0), in_utc(first), in_utc(last))
+    times = [None if moment is None else in_utc(moment) for moment in (first, last)]
+    return Sum(dict(zip(by, what, strict=True)), int(number or 0), *times)
 
 
 def _is(column: sa.ColumnElement[Any], value: Any) -> Any:
     return column.is_(None) if value is None else column == value
 
 
-def in_utc(moment: dt.datetime | None) -> dt.datetime | None:
+def in_utc(moment: dt.datetime) -> dt.datetime:
     """Return a moment that a database has kept: SQLite does so without a time zone."""
-    if moment is None:
-        return None
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
