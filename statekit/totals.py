@@ -66,7 +66,7 @@ def _by_triggers(guard: Any, connection: sa.Connection) -> Counter[Pair]:
 
 def _in_ledger(guard: Any, connection: sa.Connection) -> Counter[Pair]:
     from statekit.ledger import queries
-    from statekit.ledger.attach import writer_of
+    from statekit.ledger.attaching import writer_of
 
     writer = writer_of(connection)
     schema = None if writer is None else writer.table.schema

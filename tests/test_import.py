@@ -21,7 +21,15 @@ def test_does_not_load(name: str) -> None:
     assert name not in modules_after("import statekit")
 
 
-@pytest.mark.parametrize("name", ["transitions", "alembic"])
+@pytest.mark.parametrize("name", ["greenlet", "sqlalchemy.ext.asyncio"])
+def test_neither_the_guard_nor_the_ledger_need_asyncio(name: str) -> None:
+    script = "import sqlalchemy as sa; from statekit import guard, ledger; ledger.attach(sa.create_engine('sqlite://'))"
+    loaded = modules_after(script)
+    assert "statekit.ledger.writer" in loaded
+    assert name not in loaded - modules_after("import sqlalchemy.orm, sqlite3")
+
+
+@pytest.mark.parametrize("name", ["transitions", "alembic", "statekit.ledger.writer", "statekit.metrics"])
 def test_the_guard_does_not_load(name: str) -> None:
     assert name not in modules_after(
         "from statekit import Guarded, guard, counts, operation, available, can, warn_about_text"

@@ -20,7 +20,6 @@ from sqlalchemy.engine import Connection
 from statekit.errors import Pair, StatekitError
 from statekit.guards import current
 from statekit.guards.guard import Guard
-from statekit.ledger.attach import writer_of
 from statekit.ledger.entries import now
 from statekit.ledger.keys import row_key
 from statekit.ledger.tables import history_table
@@ -85,6 +84,8 @@ class Told:
             self._refuse_what_must_be_atomic()
 
     def _refuse_what_must_be_atomic(self) -> None:
+        from statekit.ledger.attaching import writer_of  # it has threads and sockets, which most never need
+
         if current_override() is not None and writer_of(self.connection) is not None:
             raise StatekitError(
                 "An overridden move and its entry in the ledger are committed together, and this connection is in "

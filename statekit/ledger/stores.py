@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool, StaticPool
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -96,6 +95,8 @@ class Server:
         if not self.is_async:
             self.write(table, batch)
             return
+
+        from sqlalchemy.ext.asyncio import AsyncEngine
 
         async def run() -> None:
             engine = AsyncEngine(self._made(NullPool))

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from statekit.errors import Pair, StatekitError
+from statekit.errors import Pair, StatekitError, show_pairs
 from statekit.ledger import ends
 from statekit.ledger.entries import Batch, Buffer, Entry, entry_of
 from statekit.ledger.later import Later
@@ -234,11 +234,14 @@ class Writer:
         for entry in lost:
             entry.is_in_no_ledger()
         number = sum(entry.number for entry in lost)
+        pairs: Counter[Pair] = Counter()
+        for entry in lost:
+            pairs[entry.what.source, entry.what.target] += entry.number
         logger.error(
             "[SELF-HEAL] %s, and %s moves could not be written to the ledger: %s",
             why,
             f"{number:,}",
-            ", ".join(f"{entry.what.source} → {entry.what.target}: {entry.number}" for entry in lost),
+            show_pairs(pairs),
             extra={"statekit_kind": "ledger", "statekit_waiting": number},
         )
 

@@ -6,16 +6,18 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from statekit.errors import StatekitError
 from statekit.ledger import ends
 from statekit.ledger.writer import Writer
 from statekit.observe import hook
 from statekit.observe.move import Move
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 SUPPORTED = ("postgresql", "sqlite")
 
@@ -43,8 +45,7 @@ def attach(engine: Engine | AsyncEngine, *, schema: str | None = None) -> Writer
         StatekitError: it is no engine, one of another database, or has a ledger in another schema.
     """
     global _stop_keeping
-    if isinstance(engine, AsyncEngine):
-        engine = engine.sync_engine
+    engine = getattr(engine, "sync_engine", engine)  # without importing what needs greenlet
     if not isinstance(engine, Engine):
         raise StatekitError(f"attach({engine!r}): allowed is an Engine or an AsyncEngine.")
     if engine.dialect.name not in SUPPORTED:
