@@ -40,6 +40,22 @@ def require(is_there: bool, where: str, schema: str | None, table: str = "statek
         raise Failure(no_ledger(where, schema, table))
 
 
+def require_table(connection: sa.Connection, table: str, where: str) -> None:
+    """Give up where the table that --table names, and of which nothing was found, is in no schema of a database.
+
+    Raises:
+        Failure: there is none.
+    """
+    import sqlalchemy as sa
+
+    inspector = sa.inspect(connection)
+    schema, _, name = table.rpartition(".")
+    if inspector.has_table(name, schema=schema or None):
+        return
+    if not any(inspector.has_table(table, schema=each) for each in inspector.get_schema_names()):
+        raise Failure(f"--table {table}: {where} has no such table, and nothing was counted for one.")
+
+
 def is_table(name: str | None, wanted: str | None, default_schema: str) -> bool:
     """Return whether a table, as the ledger or a trigger names it, is the one that is asked for; None asks for all."""
     if wanted is None:

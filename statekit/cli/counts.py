@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from statekit.cli.books import by_triggers, is_table, no_ledger, schema_option, table_option
+from statekit.cli.books import by_triggers, is_table, no_ledger, require_table, schema_option, table_option
 from statekit.cli.database import json_option, read, read_only, shown, url_option
 from statekit.cli.errors import Failure
 from statekit.cli.text import counted, line_of, move, place_of, table
@@ -57,6 +57,7 @@ class _Found:
         pruned_until: before when entries were pruned.
         is_cut: whether some of them may be of the time that is asked for.
         dropped: how many moves the ledger had to leave out.
+        observed: how many were observed, where blocked ones were asked for and there are none.
     """
 
     has_ledger: bool
@@ -65,6 +66,7 @@ class _Found:
     pruned_until: dt.datetime | None = None
     is_cut: bool = False
     dropped: int = 0
+    observed: int = 0
 
     def total(self, which: int) -> int:
         return sum(numbers[which] for numbers in self.numbers.values())
@@ -114,8 +116,6 @@ def counts(
     has_range = since is not None or until is not None
 
     def look(connection: sa.Connection) -> _Found:
-        import sqlalchemy as sa
-
         from statekit.ledger import queries
         from statekit.trigger.catalog import default_schema
 
@@ -133,15 +133,20 @@ def counts(
                 found.pruned_until = queries.pruned_until(connection, schema)
                 if has_range and found.pruned_until is not None:
                     found.is_cut = since is None or since < found.pruned_until
-            counters = by_triggers(connection, default) if found.asked_triggers else []
-            counters = [each for each in counters if each.kind == kind and is_table(each.table, table, default)]
-            _add_up(found, by, sums, counters)
-            if table is not None and not found.numbers:
-                place, _, name = table.rpartition(".")
-                if not sa.inspect(connection).has_table(name, schema=place or None) and not _is_elsewhere(
-                    connection, table
-                ):
-                    raise Failure(f"--table {table}: {shown(url)} has no such table, and nothing was counted for one.")
+            asked = by_triggers(connection, default) if found.asked_triggers else []
+            asked = [each for each in asked if is_table(each.table, table, default)]
+            _add_up(found, by, sums, [each for each in asked if each.kind == kind])
+            if kind == "blocked" and not found.numbers:
+                observed = [0]
+                if found.has_ledger:
+                    columns = ["table_name"]
+                    sums = queries.sums(connection, columns, ["observed"], start=since, until=until, schema=schema)
+                    observed.append(sum(s.number for s in sums if is_table(s.what["table_name"], table, default)))
+                if found.asked_triggers:
+                    observed.append(sum(c.number for c in asked if c.kind == "observed"))
+                found.observed = max(observed)  # not the sum: guard and trigger have observed the same moves
+            if table is not None and not found.numbers and not found.observed:
+                require_table(connection, table, shown(url))
             return found
 
     found = read(url, look)
@@ -166,13 +171,6 @@ def counts(
     if ordered:
         _print(by, ordered, found)
     click.echo(f"{shown(url)}: {_summary(found, kind)}")
-
-
-def _is_elsewhere(connection: sa.Connection, name: str) -> bool:
-    import sqlalchemy as sa
-
-    inspector = sa.inspect(connection)
-    return any(inspector.has_table(name, schema=schema) for schema in inspector.get_schema_names())
 
 
 def _add_up(found: _Found, by: Sequence[str], sums: Iterable[Sum], counters: Iterable[Counted]) -> None:
@@ -279,6 +277,8 @@ def _notes(
         notes.append(f"entries before {show(found.pruned_until)} were pruned, and only their sums are left.")
     if found.dropped:
         notes.append(f"{counted(found.dropped, 'move')} had to be left out of the ledger, which could not be written.")
+    if found.observed:
+        notes.append(f"{counted(found.observed, 'observed move')}: --kind observed")
     if kind == "blocked" and found.total(1) and {"operation", "place"} & set(by):
         notes.append("who was refused by triggers, as far as statekit saw it, is said by --kind trigger.")
     return notes

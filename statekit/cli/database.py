@@ -140,7 +140,8 @@ def read_only(connection: sa.Connection, timeout: float | None = None) -> Iterat
     """Run a block in a transaction that cannot write, and whose statements are ended after some seconds."""
     with connection.begin():
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            # One snapshot for all: what is pruned between two statements would be in both sums.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             if timeout is not None:
                 connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(timeout * 1000))}")
             yield

@@ -55,7 +55,7 @@ def history(
     too, and none that were there before the history. NULL stands for NULL as well. The command only reads.
 
     Exit status: 0 if the row has a history, 1 if it has none; with --stuck, 0 if no row is stuck, 1 if one is; 2 if
-    the command could not do its work.
+    the command could not do its work, such as with a state that the history of the column does not have.
     """
     name, _, attribute = column.rpartition(".")
     if not name or not attribute:
@@ -79,11 +79,14 @@ def history(
             if stuck is None:
                 query = queries.history_of(written, names, attribute, _as_written(key))
             else:
-                states = [stuck, None] if stuck == "NULL" else [stuck]
-                query = queries.stuck(written, names, attribute, states, until)
+                wanted = [stuck, None] if stuck == "NULL" else [stuck]
+                query = queries.stuck(written, names, attribute, wanted, until)
             number = int(connection.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0)
             rows = [dict(row) for row in connection.execute(query if as_json else query.limit(_MOST)).mappings()]
             known = [] if rows else [f"{row[0]}.{row[1]}" for row in connection.execute(_columns(written))]
+            if stuck is not None and not rows:
+                states = {state for row in connection.execute(_pairs(written, names, attribute)) for state in row}
+                _require_state(stuck, states, column, known)
             return rows, number, known
 
     rows, number, known = read(url, look)
@@ -119,6 +122,25 @@ def _columns(written: sa.Table) -> sa.Select[Any]:
 
     names = written.c.table_name, written.c.column_name
     return sa.select(*names).group_by(*names).order_by(*names).limit(20)
+
+
+def _pairs(written: sa.Table, names: Sequence[str], column: str) -> sa.Select[Any]:
+    import sqlalchemy as sa
+
+    # That a new row comes from nowhere does not make NULL one of its states.
+    source = sa.case((written.c.is_new, written.c.target), else_=written.c.source)
+    is_it = written.c.table_name.in_(list(names)), written.c.column_name == column
+    return sa.select(source, written.c.target).where(*is_it).distinct()
+
+
+def _require_state(state: str, states: set[str | None], column: str, known: Sequence[str]) -> None:
+    """Give up where no move of a column leads to or from a state: its name is likely misspelt."""
+    if not states:
+        others = f"it has {', '.join(known)}" if known else "it is empty; guard(..., history=True) has it written"
+        raise Failure(line_of(f"The history has no move of {column}: {others}."))
+    if state not in states and not (state == "NULL" and None in states):
+        named = ", ".join(sorted(map(show_state, states)))
+        raise Failure(line_of(f"--stuck {state}: the history of {column} has no such state. It has {named}."))
 
 
 def _as_data(row: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,46 @@ class TestOfTheLedger:
         assert r"'a\x1b[31m\nb'" in lines(project, engine, 0, "counts", "--by", "operation")[1]
 
 
+class TestWhereNothingWasBlocked:
+    @pytest.mark.parametrize(("days", "note"), [("4d", "18 observed moves"), ("2d", "1 observed move")])
+    def test_what_was_observed_then_is_noted(self, project: Project, engine: sa.Engine, days: str, note: str) -> None:
+        make(engine)
+        enter(engine, 1, kind="observed")
+        enter(engine, 17, kind="observed", days=3)
+        enter(engine, 5, days=9)
+        result = project.run("counts", "--since", days, "--url", engine.url)
+        assert f"note: {note}: --kind observed\n" in result.stderr
+
+    def test_what_was_observed_of_another_table_is_not(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine)
+        enter(engine, kind="observed", table_name="invoice")
+        assert project.run("counts", "--table", "message", "--url", engine.url).stderr == ""
+
+    def test_of_what_was_blocked_there_is_no_note(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        enter(engine)
+        enter(engine, kind="observed")
+        assert project.run("counts", "--url", engine.url).stderr == ""
+
+    @on_postgresql
+    def test_what_a_trigger_has_observed_as_well_is_the_same(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine, on_illegal="observe")
+        enter(engine, 3, kind="observed")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE message SET status = 'SPAM_REVIEW' WHERE id = 1")
+        assert project.run("counts", "--url", engine.url).stderr == "note: 3 observed moves: --kind observed\n"
+
+    @on_postgresql
+    def test_what_only_a_trigger_has_observed_is_noted(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine, on_illegal="observe")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE message SET status = 'SPAM_REVIEW' WHERE id = 1")
+        assert project.run("counts", "--url", engine.url).stderr == "note: 1 observed move: --kind observed\n"
+
+
 class TestOfATime:
     @pytest.mark.parametrize(
         ("options", "number"),

@@ -146,8 +146,45 @@ class TestOfStuckRows:
     def test_none_is_the_status_0(self, project: Project, engine: sa.Engine) -> None:
         make(engine)
         write_history(engine, 1)
-        text = lines(project, engine, 0, "history", "message.status", "--stuck", "LOST", "--longer-than", "3d")
-        assert text == ["no row in LOST for longer than 3 days, by the history of message.status."]
+        text = lines(project, engine, 0, "history", "message.status", "--stuck", "PROMOTED", "--longer-than", "3d")
+        assert text == ["no row in PROMOTED for longer than 3 days, by the history of message.status."]
+
+    def test_a_state_that_all_rows_have_left_is_no_mistake(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        write_history(engine, 1)
+        assert stuck(project, engine, 0, "READY") == []
+
+    def test_null_that_all_rows_have_left_is_no_mistake(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        write_history(engine, 1, pair=(None, "READY"))
+        assert stuck(project, engine, 0, "NULL") == []
+
+    def test_a_state_that_the_column_never_had_is_refused(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        write_history(engine, 1, 2, new=True, pair=("", "READY"))
+        write_history(engine, 1, pair=("READY", None))
+        write_history(engine, 1, pair=("READY", "PROMOTTED"), table_name="invoice")
+        result = project.run("history", "message.status", "--stuck", "PROMOTTED", "--url", engine.url)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == (
+            "Error: --stuck PROMOTTED: the history of message.status has no such state. It has NULL, READY.\n"
+        )
+
+    def test_null_before_a_row_was_there_is_no_state(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        write_history(engine, 1, new=True)
+        result = project.run("history", "message.status", "--stuck", "NULL", "--url", engine.url)
+        assert (result.exit_code, "has no such state. It has PROMOTED." in result.stderr) == (2, True)
+
+    def test_of_a_column_without_a_history_is_refused(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        asked = ("history", "massage.status", "--stuck", "PROMOTED", "--url", engine.url)
+        empty = project.run(*asked)
+        write_history(engine, 1)
+        other = project.run(*asked)
+        assert (empty.exit_code, other.exit_code) == (2, 2)
+        assert "no move of massage.status: it is empty; guard(..., history=True)" in empty.stderr
+        assert other.stderr == "Error: The history has no move of massage.status: it has message.status.\n"
 
     def test_very_many_are_cut_short_for_people(self, project: Project, engine: sa.Engine) -> None:
         make(engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ def column(project: Project, engine: sa.Engine, exit_code: int, *options: str) -
 def verdict(project: Project, engine: sa.Engine, exit_code: int, *options: str) -> tuple[str, str]:
     found = column(project, engine, exit_code, *options)
     return found["verdict"], found["why"]
+
+
+def observe_three(engine: sa.Engine) -> None:
+    """Make three illegal moves that a trigger in "observe" counts, and no guard sees."""
+    for state in ("SPAM_REVIEW", "PROMOTED", "SPAM_REVIEW"):
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE message SET status = '{state}' WHERE id = 1")
 
 
 class TestNotYet:
@@ -134,19 +142,66 @@ class TestReady:
 
 class TestOfATrigger:
     @on_postgresql
-    def test_what_only_it_has_observed_is_noted(self, project: Project, engine: sa.Engine) -> None:
+    def test_with_what_only_it_has_observed_nobody_knows(self, project: Project, engine: sa.Engine) -> None:
         make(engine)
         install(engine, on_illegal="observe")
         enter(engine, kind="observed", days=15)
-        for state in ("SPAM_REVIEW", "PROMOTED", "SPAM_REVIEW"):
-            with engine.begin() as connection:
-                connection.exec_driver_sql(f"UPDATE message SET status = '{state}' WHERE id = 1")
-        found = column(project, engine, 0)
+        observe_three(engine)
+        found = column(project, engine, 1)
         assert (found["observed"], found["observed_by_trigger"]) == (1, 3)
-        assert lines(project, engine, 0, "promote")[1] == (
-            "  note: its trigger has observed 3 moves in all, and the ledger 1: the others came from other programs, "
-            "and a trigger does not know when"
-        )
+        assert lines(project, engine, 1, "promote") == [
+            "message.status: not known: no illegal move in 14 days, but its trigger has observed 2 moves that the "
+            "ledger does not have",
+            "  note: its trigger has observed 3 moves in all, and the ledger has 1 of them: the others were seen by no "
+            "guard with a ledger: SQL text, other programs, or before the ledger was attached (a trigger does not know "
+            "when)",
+        ]
+
+    @on_postgresql
+    def test_what_was_overridden_is_explained(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine, on_illegal="observe")
+        enter(engine, kind="observed", days=15)
+        enter(engine, 2, kind="overridden", days=15)
+        observe_three(engine)
+        assert column(project, engine, 0)["verdict"] == "ready"
+
+    @on_postgresql
+    def test_what_was_overridden_of_another_column_is_not(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine, on_illegal="observe")
+        enter(engine, kind="observed", days=15)
+        enter(engine, 2, kind="overridden", days=15, **OTHER)
+        observe_three(engine)
+        assert column(project, engine, 1)["verdict"] == "not known"
+
+    @on_postgresql
+    def test_a_role_that_may_not_read_them_is_told_so(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine, on_illegal="observe")
+        enter(engine, kind="observed", days=15)
+        observe_three(engine)
+        role = f"statekit_reader_{uuid.uuid4().hex[:12]}"
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'very-secret'")
+            connection.exec_driver_sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        try:
+            result = project.run("promote", "--url", engine.url.set(username=role, password="very-secret"))
+        finally:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"DROP OWNED BY {role}")
+                connection.exec_driver_sql(f"DROP ROLE {role}")
+        assert (result.exit_code, "message.status: ready" in result.stdout) == (0, True)
+        assert result.stderr == "note: what triggers have observed may not be read by this role, and is left out.\n"
+
+    @on_postgresql
+    def test_a_move_in_the_period_says_more(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine, on_illegal="observe")
+        enter(engine, kind="observed")
+        observe_three(engine)
+        first, note, *_ = lines(project, engine, 1, "promote")
+        assert (": not yet: 1 illegal move" in first, note.startswith("  note: its trigger")) == (True, True)
 
     @on_postgresql
     def test_what_the_ledger_has_as_well_is_not(self, project: Project, engine: sa.Engine) -> None:
@@ -156,6 +211,62 @@ class TestOfATrigger:
         with engine.begin() as connection:
             connection.exec_driver_sql("UPDATE message SET status = 'SPAM_REVIEW' WHERE id = 1")
         assert len(lines(project, engine, 0, "promote")) == 1
+
+
+class TestSinceATime:
+    def test_what_was_before_is_mended(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        enter(engine, kind="observed", days=30)
+        enter(engine, kind="observed", days=3)
+        assert verdict(project, engine, 0, "--since", "2d")[0] == "ready"
+        assert verdict(project, engine, 1, "--since", "4d")[0] == "not yet"
+
+    def test_the_verdict_names_it(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        enter(engine, kind="observed", days=30)
+        moment = days_ago(20).replace(microsecond=0, tzinfo=None)
+        why = verdict(project, engine, 0, "--since", moment.isoformat())[1]
+        assert why.startswith(f"no illegal move since {moment}Z (known since ")
+
+    def test_it_takes_the_place_of_the_days(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        data = answer(project, engine, 1, "promote", "--since", "2026-01-02T03:04")
+        assert (data["days"], data["since"]) == (None, "2026-01-02T03:04:00Z")
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--since", "2d", "--days", "14"], "--days and --since exclude each other"),
+            (["--since", "2999-01-01"], "--since 2999-01-01 00:00:00Z is yet to come."),
+            (["--since", "soon"], "Invalid value for '--since'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(
+        self, project: Project, sqlite_engine: sa.Engine, options: list[str], said: str
+    ) -> None:
+        make(sqlite_engine)
+        result = project.run("promote", *options, "--url", sqlite_engine.url)
+        assert (result.exit_code, result.stdout, said in result.stderr) == (2, "", True)
+
+
+class TestOfATable:
+    def test_that_is_nowhere_it_can_say_nothing(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        enter(engine, kind="observed")
+        result = project.run("promote", "--table", "massage", "--url", engine.url)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("Error: --table massage: ")
+        assert result.stderr.endswith(" has no such table, and nothing was counted for one.\n")
+
+    def test_that_is_there_nothing_was_observed(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        install(engine)
+        assert "nothing is known" in lines(project, engine, 1, "promote", "--table", "message")[0]
+
+    def test_that_only_the_ledger_knows_is_no_mistake(self, project: Project, engine: sa.Engine) -> None:
+        make(engine)
+        enter(engine, 3)
+        assert "nothing was ever observed" in lines(project, engine, 1, "promote", "--table", "message")[0]
 
 
 class TestNotKnown:
