@@ -25,6 +25,7 @@ from statekit.errors import Pair, StatekitError, show_pairs
 from statekit.ledger import ends
 from statekit.ledger.entries import Batch, Buffer, Entry, entry_of
 from statekit.ledger.later import Later
+from statekit.ledger.messages import hint_for, said
 from statekit.ledger.stores import NotNow, Server, SQLiteFile, SQLiteMemory, Unsure, inserted, is_in_loop, store_for
 from statekit.ledger.tables import add_to
 from statekit.ledger.usage import Usage
@@ -166,7 +167,7 @@ class Writer:
         except sa.exc.DBAPIError as error:
             raise StatekitError(
                 f"An overridden move must have an entry in {self.table.fullname}, and that cannot be written: "
-                f"{_said(error)}.{_hint(error, self.table)} Roll the transaction back."
+                f"{said(error)}.{hint_for(error, self.table)} Roll the transaction back."
             ) from error
 
     def _write(self, buffer: Buffer) -> None:
@@ -382,7 +383,7 @@ class Writer:
 
     def _failed(self, error: BaseException) -> None:
         is_first = not self._pause
-        self._error = _said(error)
+        self._error = said(error)
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         self._not_before = time.monotonic() + self._pause
         if is_first:
@@ -390,7 +391,7 @@ class Writer:
                 "[SELF-HEAL] The ledger cannot be written: %s. %s moves wait in memory and are tried again.%s",
                 self._error,
                 f"{self.waiting:,}",
-                _hint(error, self.table),
+                hint_for(error, self.table),
                 extra={"statekit_kind": "ledger", "statekit_waiting": self.waiting},
             )
         if self.dropped and self._tells_of_dropped:
@@ -415,23 +416,3 @@ class _Pending:
     def abandoned(self) -> None:  # called by a garbage collection, anywhere: it must lock nothing
         self.writer._abandoned.append(self.buffer)
         self.writer._later.wake()
-
-
-def _said(error: BaseException) -> str:
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
-    return (text or type(error).__name__).rstrip(".")
-
-
-def _hint(error: BaseException, table: sa.Table) -> str:
-    text = str(error).lower()
-    if "permission denied" in text:
-        return (
-            f" Its owner says: GRANT INSERT, SELECT ON {table.fullname} TO the role that is connected, and GRANT USAGE "
-            f"ON SEQUENCE {table.fullname}_id_seq."
-        )
-    if "no such table" in text or "does not exist" in text or "undefinedtable" in text:
-        return (
-            f" If there is no table {table.fullname}: statekit.ledger.add_to(metadata) and a migration make it, and "
-            "attach(engine, schema=…) looks for it in a schema."
-        )
-    return ""

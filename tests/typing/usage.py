@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, assert_type
 
-from sqlalchemy import Column, Engine, Integer, MetaData, String, Table
+from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -23,8 +25,10 @@ from statekit import (
     can,
     counts,
     guard,
+    ledger,
     on_commit,
     operation,
+    override,
 )
 from statekit.testing import EdgeTests, assert_blocked, in_state
 from statekit.trigger import StateTrigger
@@ -166,3 +170,18 @@ on_commit(plain.c.state)
 
 @on_commit(Message.status)  # type: ignore[type-var]
 def takes_two(one: CommittedMove, two: CommittedMove) -> None: ...
+
+
+def repairs(session: Session, engine: Engine) -> None:
+    with override("wrong queue", actor="ada") as block:
+        assert_type(block.reason, str)
+        session.commit()
+    override()  # type: ignore[call-arg]
+    override("why", "ada")  # type: ignore[call-arg]
+    assert_type(ledger.attach(engine), ledger.Writer)
+    assert_type(ledger.add_to(Message.metadata), ledger.Tables)
+    query = select(Message).where(ledger.stuck(Message.status, Status.READY, longer_than=timedelta(days=3)))
+    assert_type(session.scalars(query).all(), Sequence[Message])
+    with engine.connect() as connection:
+        assert_type(ledger.prune(connection), int)
+    ledger.attach("sqlite://")  # type: ignore[arg-type]
