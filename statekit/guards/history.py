@@ -55,7 +55,9 @@ class Told:
         self.connection = connection
         self._guards = guards
         self._ask = ask or current.asking(connection)
-        self._has_triggers = connection.dialect.name == "postgresql" and any(g.trigger is not False for g in guards)
+        on_postgresql = connection.dialect.name == "postgresql"
+        self._triggered = [guard for guard in guards if guard.trigger is not False] if on_postgresql else []
+        """The guards that may have a trigger, which is told and asked."""
         self._by_trigger: frozenset[Guard] | None = None
         self._recorded: dict[Guard, int] = {}
         self._is_told = False
@@ -69,15 +71,11 @@ class Told:
     def begin(self) -> None:
         """Tell the transaction what for it writes."""
         self._place = place()
-        if self._has_triggers:
-            operation, override = current_operation(), current_override()
-            self._around = next((each for each in _told.get() if each._is_told and each._is_around(self)), None)
-            self._values = (
-                operation.name if operation is not None else "",
-                self._place or "",
-                override.reason if override is not None else "",
-                (override.actor or "") if override is not None else "",
-            )
+        if self._triggered:
+            around = (each for each in _told.get() if each._is_told and each.connection is self.connection)
+            self._around = next(around, None)
+            context = self._context()
+            self._values = tuple(context[name] or "" for name in _SETTINGS)
             self.expects_trigger = self._tell()
             self._is_told = True
         if self.connection._is_autocommit_isolation():
@@ -99,17 +97,24 @@ class Told:
                     "PostgreSQL, which writes both at once."
                 )
 
-    def _is_around(self, other: Told) -> bool:
-        return self is not other and self.connection is other.connection
+    def _context(self) -> dict[str, str | None]:
+        """Return what for the write is, as the history has it."""
+        operation, override = current_operation(), current_override()
+        return {
+            "operation": operation.name if operation is not None else None,
+            "actor": override.actor if override is not None else None,
+            "reason": override.reason if override is not None else None,
+            "place": self._place or place(),
+        }
 
     def hear(self) -> None:
         """Ask which triggers have written the history and how many overridden moves; take back what was told."""
         if self._by_trigger is not None:
             return
         self._by_trigger = frozenset()
-        if not self._has_triggers:
+        if not self._triggered:
             return
-        guards = [guard for guard in self._guards if guard.trigger is not False]
+        guards = self._triggered
         counters = self._counters()
         columns = [
             *map(self._has_history_trigger, guards),
@@ -197,16 +202,12 @@ class Told:
 
     def _execute(self, guard: Guard, key: Any, rows: tuple[Any, Any] | None, parameters: Any, **what: Any) -> int:
         history = history_table(guard.column.table.metadata, f"The history of {guard.model}.{guard.attribute}")
-        operation, override = current_operation(), current_override()
         values: dict[str, Any] = {
             "at": now(),
             "table_name": guard.column.table.fullname,
             "column_name": guard.column.name,
             **what,
-            "operation": operation.name if operation is not None else None,
-            "actor": override.actor if override is not None else None,
-            "reason": override.reason if override is not None else None,
-            "place": self._place or place(),
+            **self._context(),
         }
         selected = [
             value if isinstance(value, sa.ColumnElement) else sa.literal(value, history.c[name].type)
@@ -227,7 +228,7 @@ class Told:
 
     def _tell(self) -> frozenset[Guard]:
         """Tell the transaction; return the guards whose history a trigger writes."""
-        guards = [guard for guard in self._guards if guard.history and guard.trigger is not False]
+        guards = [guard for guard in self._triggered if guard.history]
         counters = self._counters() if self._around is not None else []
         columns = [
             *map(self._has_history_trigger, guards),
@@ -246,7 +247,7 @@ class Told:
         return [*(sa.func.set_config(name, str(n) if n else "", True) for name, n in before), *_settings(values)]
 
     def _counters(self) -> list[str]:
-        return [f"statekit.{self._trigger_name(guard)}" for guard in self._guards if guard.trigger is not False]
+        return [f"statekit.{self._trigger_name(guard)}" for guard in self._triggered]
 
     def _has_history_trigger(self, guard: Guard) -> Any:
         table = guard.column.table

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from statekit.errors import StatekitError
 from statekit.ledger import queries
-from statekit.ledger.tables import add_to
 
 KEPT = dt.timedelta(days=90)
 """How long entries are kept where nobody says otherwise."""
@@ -43,7 +42,7 @@ def prune(
         StatekitError: the time is negative, or the connection is in a transaction.
     """
     until = _until(connection, "prune", older_than, now)
-    ledger, pruned, _ = add_to(sa.MetaData(), schema=schema)
+    ledger, pruned, _ = queries.tables(schema)
     old = sa.select(ledger.c.id).where(queries.before(until, ledger)).order_by(ledger.c.id).limit(_CHUNK)
     what = [column for column in pruned.c if column.name not in ("id", "until", "number")]
     removal = (

@@ -88,15 +88,15 @@ class Writer:
         """How many moves were left out because too many different ones wait; the ledger will say so."""
         with self._lock:
             in_batches = sum(entry.number for entry in self._waiting() if entry.what.kind == "dropped")
-            buffers = [self._backlog, *(pending.buffer for pending in self._open), *self._abandoned.copy()]
-            return in_batches + sum(buffer.dropped for buffer in buffers)
+            return in_batches + sum(buffer.dropped for buffer in self._buffers())
+
+    def _buffers(self) -> list[Buffer]:
+        return [self._backlog, *(pending.buffer for pending in self._open), *self._abandoned.copy()]
 
     def _waiting(self) -> list[Entry]:
-        waiting = [*self._backlog]
+        waiting = [entry for buffer in self._buffers() for entry in buffer]
         for batch in (*self._unsure, *self._in_flight):
             waiting += batch.entries
-        for buffer in (*(pending.buffer for pending in self._open), *self._abandoned.copy()):
-            waiting += buffer
         return waiting
 
     def waiting_blocked(self, table: str | None, attribute: str | None) -> tuple[Counter[Pair], list[str]]:
@@ -232,12 +232,11 @@ class Writer:
         with self._lock:
             lost = [entry for batch in self._unsure for entry in batch.entries] + self._backlog.take()
             self._unsure = []
-        for entry in lost:
-            entry.is_in_no_ledger()
-        number = sum(entry.number for entry in lost)
         pairs: Counter[Pair] = Counter()
         for entry in lost:
+            entry.is_in_no_ledger()
             pairs[entry.what.source, entry.what.target] += entry.number
+        number = pairs.total()
         logger.error(
             "[SELF-HEAL] %s, and %s moves could not be written to the ledger: %s",
             why,

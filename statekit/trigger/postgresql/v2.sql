@@ -1,11 +1,6 @@
 -- Version 2 of the triggers for PostgreSQL: with the history of each row, and with a way past for the members of a role.
 -- FROZEN as version 1 is, of which it uses the blocks that are not here.
 
--- block: may
-coalesce(current_setting('statekit.reason', true), '') <> ''
-      AND pg_has_role(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END,
-                      (SELECT r.oid FROM pg_roles r WHERE r.rolname = {{role}}), 'MEMBER') IS TRUE
-
 -- block: is_member
 pg_catalog.pg_has_role(CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' THEN session_user
                             ELSE pg_catalog.current_setting('role')::pg_catalog.name END,

@@ -90,7 +90,7 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
         "override_new": "",
     }
     if trigger.override_role is not None:
-        may = {"may": block("may", {"role": literal(trigger.override_role)}, 2)}
+        may = {"may": f"{_IS_OVERRIDDEN} AND {_is_member(trigger.override_role)}"}
         values["override"] = block("override", values | may, 2) + "\n"
         values["override_new"] = block("override_new", values | may, 2) + "\n"
     return values
@@ -98,6 +98,14 @@ def _values(trigger: StateTrigger) -> dict[str, str]:
 
 def _setting(name: str) -> str:
     return f"pg_catalog.current_setting('statekit.{name}', true)"
+
+
+_IS_OVERRIDDEN = f"COALESCE({_setting('reason')}, '') OPERATOR(pg_catalog.<>) ''"
+"""Whether somebody has said why; it counts for the members of the role alone."""
+
+
+def _is_member(role: str) -> str:
+    return block("is_member", {"role": literal(role)}, 2)
 
 
 def _said(name: str) -> str:
@@ -130,10 +138,10 @@ def _in_utc(value: str) -> str:
 def _kind(trigger: StateTrigger, rule: str) -> str:
     """Return what a move was; the rule is asked only where a move may have passed that it does not allow."""
     is_legal = f"statekit.{trigger.name}{rule} IS TRUE"
-    is_overridden = f"COALESCE({_setting('reason')}, '') OPERATOR(pg_catalog.<>) ''"
+    is_overridden = _IS_OVERRIDDEN
     if trigger.on_illegal == "observe":
         if trigger.override_role is not None:  # else it would have been refused to whoever may not
-            is_overridden = f"{is_overridden} AND {block('is_member', {'role': literal(trigger.override_role)}, 2)}"
+            is_overridden = f"{is_overridden} AND {_is_member(trigger.override_role)}"
         return f"CASE WHEN {is_legal} THEN 'allowed' WHEN {is_overridden} THEN 'overridden' ELSE 'observed' END"
     return f"CASE WHEN {is_overridden} AND ({is_legal}) IS NOT TRUE THEN 'overridden' ELSE 'allowed' END"
 
