@@ -12,6 +12,8 @@ from statekit.lazy import loader
 from statekit.table import Transition, TransitionTable
 
 if TYPE_CHECKING:
+    from statekit.bulk.asynchronous import atransition_all as atransition_all
+    from statekit.bulk.sync import transition_all as transition_all
     from statekit.guards.asking import available as available
     from statekit.guards.asking import can as can
     from statekit.guards.attach import Guarded as Guarded
@@ -31,6 +33,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "CommittedMove": "statekit.guards.on_commit",
     "ConcurrentTransition": "statekit.stale",
     "Guarded": "statekit.guards.attach",
+    "atransition_all": "statekit.bulk.asynchronous",
     "available": "statekit.guards.asking",
     "can": "statekit.guards.asking",
     "counts": "statekit.totals",
@@ -39,6 +42,7 @@ _LOADED_WHEN_ASKED_FOR = {
     "on_commit": "statekit.guards.on_commit",
     "operation": "statekit.observe.operation",
     "override": "statekit.observe.override",
+    "transition_all": "statekit.bulk.sync",
     "warn_about_text": "statekit.guards.text",
 }
 
@@ -52,6 +56,7 @@ __all__ = [
     "Transition",
     "TransitionRefused",
     "TransitionTable",
+    "atransition_all",
     "available",
     "can",
     "counts",
@@ -60,6 +65,7 @@ __all__ = [
     "on_commit",
     "operation",
     "override",
+    "transition_all",
     "warn_about_text",
 ]
 

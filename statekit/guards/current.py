@@ -134,9 +134,14 @@ def matching(
 ) -> Iterable[tuple[sa.ColumnElement[bool], dict[str, Any]]]:
     """Return the conditions that match rows by their key, each with its parameters: one for as many as go at once."""
     first = columns[0]
-    if len(columns) == 1 and connection.dialect.name == "postgresql" and type(first.type) in _ARRAYS:
-        ids = sa.bindparam("statekit_keys", type_=sa.ARRAY(first.type))
-        yield first == sa.any_(ids), {"statekit_keys": [key[0] for key in keys]}
+    if connection.dialect.name == "postgresql" and all(type(column.type) in _ARRAYS for column in columns):
+        names = [f"statekit_keys_{number}" for number in range(len(columns))]
+        parts = [sa.bindparam(name, type_=sa.ARRAY(each.type)) for name, each in zip(names, columns, strict=True)]
+        values = {name: list(part) for name, part in zip(names, zip(*keys, strict=True), strict=True)}
+        if len(columns) == 1:
+            yield first == sa.any_(parts[0]), values
+        else:  # several of them in one SELECT are unfolded side by side
+            yield sa.tuple_(*columns).in_(sa.select(*(sa.func.unnest(part) for part in parts))), values
         return
     for start in range(0, len(keys), _CHUNK):
         chunk = keys[start : start + _CHUNK]

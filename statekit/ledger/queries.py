@@ -100,7 +100,7 @@ def sums(
         until: before when, with a time zone.
         schema: the schema of the ledger's tables.
     """
-    ledger, pruned, _ = tables(schema)
+    ledger, pruned, *_ = tables(schema)
     day = _day(ledger.c.at, connection.dialect.name)
     at = ledger.c.at
     columns = [(day if name == "day" else ledger.c[name]).label(name) for name in by]
@@ -148,7 +148,7 @@ def complete_since(connection: sa.Connection, schema: str | None = None) -> dt.d
 
     Before the first entry, the ledger may not have been written; what was pruned is gone.
     """
-    ledger, pruned, _ = tables(schema)
+    ledger, pruned, *_ = tables(schema)
     removed = connection.scalar(sa.select(sa.func.max(pruned.c.until)))
     first = connection.scalar(sa.select(sa.func.min(ledger.c.at)))
     moment = removed if removed is not None else first

@@ -42,7 +42,7 @@ def prune(
         StatekitError: the time is negative, or the connection is in a transaction.
     """
     until = _until(connection, "prune", older_than, now)
-    ledger, pruned, _ = queries.tables(schema)
+    ledger, pruned, *_ = queries.tables(schema)
     old = sa.select(ledger.c.id).where(queries.before(until, ledger)).order_by(ledger.c.id).limit(_CHUNK)
     what = [column for column in pruned.c if column.name not in ("id", "until", "number")]
     removal = (

@@ -11,6 +11,8 @@ from statekit.errors import TableError
 LEDGER = "statekit_ledger"
 PRUNED = "statekit_ledger_pruned"
 HISTORY = "statekit_history"
+JOB = "statekit_job"
+WORKER = "statekit_job_worker"
 
 _INFO_KEY = "statekit_ledger"
 
@@ -22,11 +24,15 @@ class Tables(NamedTuple):
         ledger: an entry a row: what happened, how often, when, and where it came from.
         pruned: the sums of the entries that :func:`statekit.ledger.prune` has removed, so that counts stay exact.
         history: a row for each move that happened to a row of a column with ``guard(..., history=True)``.
+        job: a row for each bulk transition: what it moves, how far it has come.
+        worker: a row for each call that works on a job now, with the time until which it is taken to be alive.
     """
 
     ledger: sa.Table
     pruned: sa.Table
     history: sa.Table
+    job: sa.Table
+    worker: sa.Table
 
 
 def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
@@ -46,12 +52,12 @@ def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
 
     >>> metadata = sa.MetaData()
     >>> sorted(table.name for table in add_to(metadata))
-    ['statekit_history', 'statekit_ledger', 'statekit_ledger_pruned']
+    ['statekit_history', 'statekit_job', 'statekit_job_worker', 'statekit_ledger', 'statekit_ledger_pruned']
     """
     if not isinstance(metadata, sa.MetaData):
         raise TableError(f"add_to({metadata!r}): allowed is a MetaData, such as Base.metadata.")
     place = schema if schema is not None else metadata.schema
-    names = [name if place is None else f"{place}.{name}" for name in (LEDGER, PRUNED, HISTORY)]
+    names = [name if place is None else f"{place}.{name}" for name in (LEDGER, PRUNED, HISTORY, JOB, WORKER)]
     known = [metadata.tables.get(name) for name in names]
     if all(table is not None and table.info.get(_INFO_KEY) for table in known):
         return Tables(*known)  # type: ignore[arg-type]
@@ -61,7 +67,13 @@ def add_to(metadata: sa.MetaData, *, schema: str | None = None) -> Tables:
                 f"add_to(): the MetaData has a table {name} already, which is not the ledger's. Call add_to() before "
                 "the database is reflected, or give the ledger a schema of its own: add_to(metadata, schema=…)."
             )
-    return Tables(_ledger(metadata, schema), _pruned(metadata, schema), _history(metadata, schema))
+    return Tables(
+        _ledger(metadata, schema),
+        _pruned(metadata, schema),
+        _history(metadata, schema),
+        _job(metadata, schema),
+        _worker(metadata, schema),
+    )
 
 
 def history_table(metadata: sa.MetaData, where: str) -> sa.Table:
@@ -165,4 +177,57 @@ def _history(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         schema=schema,
         info={_INFO_KEY: True},
         comment="The moves that rows have made, for statekit's guards with history=True.",
+    )
+
+
+def _job(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    return sa.Table(
+        JOB,
+        metadata,
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True)),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True)),
+        sa.Column("operation", sa.Text),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("attribute", sa.Text, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("target", sa.Text),
+        sa.Column("on_illegal", sa.String(20), nullable=False),
+        # As SQL with its values, for who goes on without the application's code; NULL where it has no such form.
+        sa.Column("condition", sa.Text),
+        sa.Column("condition_shape", sa.Text),
+        sa.Column("total", sa.BigInteger, nullable=False),
+        sa.Column("done", sa.BigInteger, nullable=False),
+        sa.Column("blocked", sa.BigInteger, nullable=False),
+        sa.Column("batches", sa.BigInteger, nullable=False),
+        sa.Column("retries", sa.BigInteger, nullable=False),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("error", sa.Text),
+        # Where the next batch starts to look; nothing depends on it but the time that it takes.
+        sa.Column("cursor", _JSON),
+        sa.Column("seconds", sa.Float, nullable=False),
+        sa.Column("rate", sa.Float),
+        sa.Index("ix_statekit_job_created_at", "created_at"),
+        schema=schema,
+        info={_INFO_KEY: True},
+        comment="The bulk transitions of statekit, and how far they have come.",
+    )
+
+
+def _worker(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    return sa.Table(
+        WORKER,
+        metadata,
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("job", sa.String(32), nullable=False),
+        sa.Column("host", sa.Text),
+        sa.Column("process", sa.Integer),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.Index("ix_statekit_job_worker_job", "job"),
+        schema=schema,
+        info={_INFO_KEY: True},
+        comment="Who works on the bulk transitions of statekit now.",
     )

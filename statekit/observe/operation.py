@@ -90,8 +90,11 @@ class Operation:
                 _innermost.reset(self._token)
         except ValueError:
             pass  # left in another context than it was entered in (an async generator's clean-up): closed is enough
+        self._tell(failed=error is not None)
+
+    def _tell(self, *, failed: bool) -> None:
         irregular = self.blocked or self.observed or self.overridden
-        log.write_operation(self.name, str(self), failed=error is not None, quiet=not irregular)
+        log.write_operation(self.name, str(self), failed=failed, quiet=not irregular)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -16,7 +16,13 @@ from statekit import TableError, ledger
 def test_are_added_to_the_metadata() -> None:
     metadata = sa.MetaData()
     tables = ledger.add_to(metadata)
-    assert set(metadata.tables) == {"statekit_ledger", "statekit_ledger_pruned", "statekit_history"}
+    assert set(metadata.tables) == {
+        "statekit_ledger",
+        "statekit_ledger_pruned",
+        "statekit_history",
+        "statekit_job",
+        "statekit_job_worker",
+    }
     assert tables.ledger is metadata.tables["statekit_ledger"]
 
 

@@ -1,0 +1,175 @@
+"""Bulk transitions in event loops: with an AsyncEngine or an async_sessionmaker."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from statekit.bulk.options import BUDGET, Options
+from statekit.bulk.pressure import PoolState
+from statekit.bulk.result import Batch, BulkResult
+from statekit.bulk.run import Call, Run, Sleep, Tell, Work
+from statekit.bulk.selection import Selection
+from statekit.errors import StatekitError
+from statekit.observe.modes import OnIllegal
+from statekit.observe.place import place
+
+if TYPE_CHECKING:
+    from statekit.bulk.sync import Attribute, Where
+
+AsyncBind = AsyncEngine | async_sessionmaker[Any] | async_scoped_session[Any]
+
+
+async def atransition_all(
+    bind_or_sessionmaker: AsyncBind,
+    attribute: Attribute,
+    target: Any,
+    *,
+    where: Where = None,
+    budget: dt.timedelta | None = BUDGET,
+    operation: str | None = None,
+    progress: Callable[[BulkResult], Any] | None = None,
+    job: str | None = None,
+    on_illegal: OnIllegal = "skip",
+    deadline: dt.datetime | None = None,
+    on_batch: Callable[[Batch], Any] | None = None,
+    rate: float | None = None,
+    pool_guard: PoolState | None = None,
+) -> BulkResult:
+    """Do what :func:`statekit.transition_all` does, in an event loop.
+
+    Arguments, what is returned and errors are the same, but for these. A job that was begun by one of the two can be
+    gone on with by the other.
+
+    Args:
+        bind_or_sessionmaker: an AsyncEngine, or an async_sessionmaker (an async_scoped_session).
+        progress: a function or a coroutine function.
+        on_batch: a function or a coroutine function.
+    """
+    chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place())
+    run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "atransition_all")
+    async with aclosing(_driven(run, opened)) as results:
+        async for result in results:
+            if progress is not None:
+                await _answer(progress(result))
+    return run.result
+
+
+def atransition_batches(
+    bind_or_sessionmaker: AsyncBind,
+    attribute: Attribute,
+    target: Any,
+    *,
+    where: Where = None,
+    budget: dt.timedelta | None = BUDGET,
+    operation: str | None = None,
+    job: str | None = None,
+    on_illegal: OnIllegal = "skip",
+    deadline: dt.datetime | None = None,
+    on_batch: Callable[[Batch], Any] | None = None,
+    rate: float | None = None,
+    pool_guard: PoolState | None = None,
+) -> AsyncIterator[BulkResult]:
+    """Do what :func:`statekit.bulk.transition_batches` does, in an event loop: ``async for result in …``.
+
+    Arguments and errors are those of :func:`atransition_all`.
+    """
+    chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place())
+    run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "atransition_batches")
+
+    async def results() -> AsyncIterator[BulkResult]:
+        async with aclosing(_driven(run, opened)) as each:
+            async for result in each:
+                yield result
+        yield run.result
+
+    return results()
+
+
+async def aprepare(
+    bind_or_sessionmaker: AsyncBind,
+    attribute: Attribute,
+    target: Any,
+    *,
+    where: Where = None,
+    operation: str | None = None,
+    on_illegal: OnIllegal = "skip",
+) -> BulkResult:
+    """Do what :func:`statekit.bulk.prepare` does, in an event loop; arguments and errors are the same."""
+    chosen = Options(None, None, operation, None, on_illegal, place=place())
+    run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "aprepare")
+    async for _ in _driven(run, opened, only_prepare=True):
+        pass
+    return run.result
+
+
+def _run(
+    bind: Any, attribute: Any, target: Any, where: Any, options: Options, call: str
+) -> tuple[Run, Callable[[], AsyncSession]]:
+    opened = _opened(bind, call)
+    return Run(Selection(attribute, target, where, call), options.checked(call)), opened
+
+
+def _opened(bind: Any, call: str) -> Callable[[], AsyncSession]:
+    """Return what opens a session for each transaction."""
+    if isinstance(bind, AsyncEngine):
+        return lambda: AsyncSession(bind)
+    if isinstance(bind, async_scoped_session):
+        return bind.session_factory
+    if isinstance(bind, async_sessionmaker):
+        return bind
+    hint = "Give an AsyncEngine or an async_sessionmaker."
+    if isinstance(bind, sa.Engine):
+        hint = "Without an event loop: transition_all(…)."
+    elif isinstance(bind, AsyncSession) or "Connection" in type(bind).__name__:
+        hint = "A batch commits by itself, which your transaction is not meant for. " + hint
+    raise StatekitError(f"{call}({bind!r}, …): {hint}")
+
+
+async def _answer(answered: Any) -> Any:
+    return await answered if inspect.isawaitable(answered) else answered
+
+
+async def _driven(
+    run: Run, opened: Callable[[], AsyncSession], *, only_prepare: bool = False
+) -> AsyncGenerator[BulkResult]:
+    steps = run.steps(only_prepare=only_prepare)
+
+    async def done(function: Callable[[Session], Any]) -> Any:
+        async with opened() as session:
+            answer = await session.run_sync(function)
+            await session.commit()
+        return answer
+
+    try:
+        step = next(steps)
+        while True:
+            answer = None
+            if isinstance(step, Tell):
+                yield step.result
+            try:
+                if isinstance(step, Work):
+                    answer = await done(step.function)
+                elif isinstance(step, Sleep):
+                    await asyncio.sleep(step.seconds)
+                elif isinstance(step, Call):
+                    await _answer(step.function(step.batch))
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration:
+        pass
+    finally:
+        steps.close()
+        if run.can_leave:
+            with suppress(sa.exc.SQLAlchemyError, asyncio.CancelledError):  # else it runs out
+                await asyncio.shield(done(run.leave))

@@ -1,0 +1,74 @@
+"""What a caller chooses for a bulk transition, checked before anything is done."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from statekit.bulk.pressure import PoolState
+from statekit.bulk.result import Batch
+from statekit.errors import StatekitError
+from statekit.observe.modes import check_on_illegal
+
+BUDGET = dt.timedelta(seconds=8)
+"""How long a call takes at most where nobody says otherwise: what fits into the 10 s of many platforms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller has chosen; see :func:`statekit.transition_all`."""
+
+    budget: dt.timedelta | None = BUDGET
+    deadline: dt.datetime | None = None
+    operation: str | None = None
+    job: str | None = None
+    on_illegal: str = "skip"
+    on_batch: Callable[[Batch], Any] | None = None
+    rate: float | None = None
+    pool_guard: PoolState | None = None
+    place: str | None = None
+
+    def checked(self, call: str) -> Options:
+        """Return it, if it can be done.
+
+        Args:
+            call: what messages call the function that was called.
+
+        Raises:
+            StatekitError: it cannot.
+        """
+        if self.budget is not None and (not isinstance(self.budget, dt.timedelta) or self.budget <= dt.timedelta(0)):
+            raise StatekitError(
+                f"{call}(budget={self.budget!r}): give a time that is longer than none, such as "
+                "timedelta(seconds=8), or None for no limit."
+            )
+        deadline = self.deadline
+        if deadline is not None and (not isinstance(deadline, dt.datetime) or deadline.tzinfo is None):
+            raise StatekitError(
+                f"{call}(deadline={deadline!r}): give a moment with its time zone, such as datetime.now(UTC) + "
+                "timedelta(seconds=8)."
+            )
+        if self.operation is not None and (not isinstance(self.operation, str) or not self.operation.strip()):
+            raise StatekitError(f"{call}(operation={self.operation!r}): give a name, such as 'Spam capture', or None.")
+        if self.job is not None and (not isinstance(self.job, str) or not self.job):
+            raise StatekitError(f"{call}(job={self.job!r}): give the job of a result before, or None for a new one.")
+        try:
+            check_on_illegal(self.on_illegal)
+        except ValueError as error:
+            raise StatekitError(f"{call}(): {error}") from None
+        if self.rate is not None and not self.rate > 0:
+            raise StatekitError(f"{call}(rate={self.rate!r}): give rows a second, more than 0, or None for no limit.")
+        return self
+
+    def seconds(self) -> float | None:
+        """Return how long the call may take from now on; None for no limit.
+
+        A deadline takes the place of a budget that was not given; of two that were given, the nearer one holds.
+        """
+        budget = None if self.budget is None else self.budget.total_seconds()
+        if self.deadline is None:
+            return budget
+        left = max(0.0, (self.deadline - dt.datetime.now(dt.UTC)).total_seconds())
+        return left if budget is None or self.budget is BUDGET else min(budget, left)

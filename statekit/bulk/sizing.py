@@ -1,0 +1,81 @@
+"""How many rows the next batch has: as many as surely fit, by what the batches before it have taken.
+
+Nothing here knows a database or a clock, so that a simulation can drive it.
+"""
+
+from __future__ import annotations
+
+import math
+
+FIRST = 10
+"""How many rows the first batch has, of which nobody knows what they cost."""
+
+LARGEST = 10_000
+"""How many rows a batch has at most: their keys are held in memory."""
+
+LONGEST = 0.5
+"""How many seconds a batch is to take at most. Its rows are locked as long."""
+
+_DECAY = 0.75
+_SHARE = 0.08
+"""Less than an eighth: a batch whose rows cost eight times as much as the last one's still fits what is left."""
+_MARGIN = 0.2
+
+
+def margin(budget: float | None) -> float:
+    """Return how many seconds of a budget are left alone, for what is no row: a commit, the way to the caller."""
+    return _MARGIN if budget is None else min(_MARGIN, budget * _MARGIN / 8)
+
+
+class Sizing:
+    """The number of rows of the next batch, from what was measured.
+
+    The rate is the smaller one of a decaying mean and the last batch's, so that it falls at once and rises slowly. A
+    batch is at most twice as large as the last one, and is to take 0.5 s at most, and 0.08 of the time that is left.
+    A statement that takes longer than all the time that is left is ended by the database; then the next batch has a
+    quarter of the rows.
+
+    Args:
+        budget: the seconds of this call; None for no limit.
+        rate: rows a second, as known from batches before this call; None if nothing is known.
+
+    Attributes:
+        rate: rows a second, as known now; None if nothing is known.
+        largest: how many rows a batch may have.
+    """
+
+    def __init__(self, budget: float | None, rate: float | None = None) -> None:
+        self.margin = margin(budget)
+        self.rate = rate
+        self.largest = LARGEST
+        self._next = FIRST if rate is None else max(FIRST, math.floor(rate * LONGEST / 8))
+
+    def next(self, left: float | None) -> int:
+        """Return how many rows the next batch is to have; 0 if none would fit.
+
+        Args:
+            left: the seconds until the end of the call; None for no limit.
+        """
+        usable = math.inf if left is None else left - self.margin
+        if usable <= 0:
+            return 0
+        number = min(self._next, self.largest)
+        if self.rate is None:
+            return number
+        fits = math.floor(self.rate * min(LONGEST, _SHARE * usable))
+        if fits < 1:  # a single row takes long: it is tried if it fits without the reserve
+            return 1 if self.rate * usable >= 1 else 0
+        return max(1, min(number, fits))
+
+    def took(self, number: int, seconds: float) -> None:
+        """Note what a batch has taken, from its begin to the answer to its commit."""
+        last = number / max(seconds, 1e-6)
+        mean = last if self.rate is None else _DECAY * self.rate + (1 - _DECAY) * last
+        self.rate = min(mean, last)
+        self._next = max(1, 2 * number)
+
+    def was_ended(self, number: int, seconds: float) -> None:
+        """Note that a batch was ended by the database because it took too long; nothing of it is there."""
+        least = number / max(seconds, 1e-6)
+        self.rate = least if self.rate is None else min(self.rate, least)
+        self._next = max(1, number // 4)
