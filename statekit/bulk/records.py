@@ -107,10 +107,11 @@ class Records:
         values = {"failures": job.c.failures + 1, "error": error, "seen_at": now()}
         self._execute(connection, sa.update(job).where(job.c.id == token).values(values))
 
-    def retried(self, connection: Connection, token: str, retries: int) -> None:
-        """Note retries of a call that has moved nothing after them."""
+    def came_to_nothing(self, connection: Connection, token: str, retries: int, rate: float | None) -> None:
+        """Note what a call has found out that has moved nothing after it: the next one is to begin more carefully."""
         job = self.tables.job
-        self._execute(connection, sa.update(job).where(job.c.id == token).values(retries=job.c.retries + retries))
+        values = {"retries": job.c.retries + retries, "rate": rate, "seen_at": now()}
+        self._execute(connection, sa.update(job).where(job.c.id == token).values(values))
 
     def cancel(self, connection: Connection, token: str) -> bool:
         """Say that a job is to stop, and return whether it was neither finished nor cancelled."""

@@ -36,6 +36,7 @@ _ATTEMPTS = 10
 """How often in a row a batch is tried again without any progress, where the call has all the time."""
 
 _NAMED = 10
+_LEAVING = 0.02
 _LOCK_WAIT = 1.0
 
 
@@ -126,10 +127,11 @@ class Run:
     def _left(self) -> float | None:
         return None if self._budget is None else self._began + self._budget - time.monotonic()
 
-    def _limit(self) -> float | None:
-        """Return how long the next statement may take."""
+    def _limit(self, number: int = 1, spent: float = 0) -> float | None:
+        """Return how long the next statement may take, in a batch of some rows that has taken some time already."""
         left = self._left
-        return None if left is None else max(left - self._sizing.margin / 2, 0.001)
+        limit = self._sizing.limit(None if left is None else left + spent, number)
+        return None if limit is None else max(limit - spent, 0.001)
 
     @property
     def result(self) -> BulkResult:
@@ -178,7 +180,7 @@ class Run:
             except Exception as error:
                 yield from self._note_failure(error)
                 raise
-        if self._retries or self._warning is not None:
+        if self._retries or self._warning is not None or self._is_stalled:
             self._row = yield Work(self._note_what_is_left)
             self._retries.clear()
         texts.ended(self._name, self.result)
@@ -203,8 +205,8 @@ class Run:
         if was_ended(error):
             return StatekitError(
                 f"{self._name}: to count what is to move takes longer than the budget of {self._budget:g} s. Nothing "
-                "was moved. Give the condition an index, or count once without a limit: statekit.bulk.prepare(…) makes the "
-                "job, and transition_all(…, job=…) goes on with it."
+                "was moved. Give the condition an index, or count once without a limit: statekit.bulk.prepare(…) makes "
+                "the job, and transition_all(…, job=…) goes on with it."
             )
         text = str(getattr(error, "orig", "")).lower()
         if "statekit_job" in text and ("no such table" in text or "does not exist" in text):
@@ -368,7 +370,7 @@ class Run:
             connection,
             self._token,
             **self._kind(self._options.operation),
-            model=selection.guard.model,
+            model=selection.model,
             on_illegal=self._options.on_illegal,
             condition=None if rendered is None else rendered.sql,
             condition_shape=None if rendered is None else rendered.shape,
@@ -411,12 +413,12 @@ class Run:
         selection = self._selection
         if row is None:
             raise StatekitError(f"job={self._options.job!r}: there is no such job. Leave it out to begin a new one.")
-        asked = (selection.table.fullname, selection.guard.attribute, selection.target)
-        known = (row.table_name, row.attribute, row.target)
+        asked = (selection.model, selection.guard.attribute, selection.table.fullname, selection.target)
+        known = (row.model, row.attribute, row.table_name, row.target)
         if asked != known:
             raise StatekitError(
-                f"job={row.id!r} moves {known[0]}.{known[1]} to {known[2]}, and asked for is {asked[0]}.{asked[1]} to "
-                f"{asked[2]}. Go on with the job as it was begun, or begin a new one: job=None."
+                f"job={row.id!r} moves {known[0]}.{known[1]} (table {known[2]}) to {known[3]}, and asked for is "
+                f"{asked[0]}.{asked[1]} (table {asked[2]}) to {asked[3]}. Go on with the job as it was begun, or begin a new one: job=None."
             )
         rendered = selection.rendered(dialect)
         if rendered is not None and rendered.shape != row.condition_shape:
@@ -433,16 +435,16 @@ class Run:
         records = self._records
         assert records is not None
         start = time.monotonic()
-        limit = self._limit()
+        limit = self._limit(number)
         lock_wait = None if not waits else _LOCK_WAIT if limit is None else min(_LOCK_WAIT, limit / 2)
         with limited(connection, limit, lock_wait) as limits, self._block():
             rows, last = self._selection.claim(session, number, after, waits=waits)
             if not rows:
                 return self._nothing_found(session, connection, records, after)
-            limits.shorten(self._limit())
+            limits.shorten(self._limit(number, time.monotonic() - start))
             met = by_keys.move(connection, self._selection.guard, rows, self._selection.value)
             seconds = time.monotonic() - start
-            limits.shorten(self._limit())
+            limits.shorten(self._limit(1))
             self._write_notes(connection, records)
             row = records.add(
                 connection,
@@ -488,7 +490,7 @@ class Run:
         assert self._records is not None
         connection = self._connection(session)
         self._write_notes(connection, self._records)
-        self._records.retried(connection, self._token, self._retries.total())
+        self._records.came_to_nothing(connection, self._token, self._retries.total(), self._sizing.rate)
         return self._records.get(connection, self._token)
 
     def _note_failure(self, error: Exception) -> Steps:
@@ -515,8 +517,9 @@ class Run:
 
     @property
     def can_leave(self) -> bool:
-        """Whether there is a lease to give back, and a connection to do so; else it runs out by itself."""
-        return self.lease is not None and not must_wait(None, self._pool)
+        """Whether there is a lease to give back, and a connection and time to do so; else it runs out by itself."""
+        left = self._left
+        return self.lease is not None and (left is None or left > _LEAVING) and not must_wait(None, self._pool)
 
     def _connection(self, session: Session) -> sa.Connection:
         mapper = self._selection.mapper

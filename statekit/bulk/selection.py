@@ -38,6 +38,7 @@ class Selection:
         mapper: of the class whose attribute was given; None for a column.
         target: the text that the database stores for it.
         value: the target as the column's type binds it.
+        model: the class whose attribute was given, whose rows alone are moved; of a column, the guard's.
         where: the condition.
 
     Raises:
@@ -74,8 +75,11 @@ class Selection:
         self.key: list[Any] = columns
         self.column: Any = guard.column
         self._start: Any = self.table
+        self.model = guard.model if self.mapper is None else self.mapper.class_.__name__
         if self.mapper is not None:
             entity = attribute.parent.entity
+            if attribute.parent.is_aliased_class:
+                raise StatekitError(f"{name}: that is an alias; give the attribute of the class itself.")
             self.key = [getattr(entity, self.mapper.get_property_by_column(each).key) for each in columns]
             self.column = getattr(entity, attribute.key)
             self._start = entity
@@ -167,7 +171,7 @@ class Selection:
 
     def is_left(self, session: Session) -> bool:
         """Return whether a row is still to move, held by somebody or not."""
-        query = sa.select(sa.literal_column("1")).select_from(self._start).where(self._movable()).limit(1)
+        query: Any = sa.select(sa.literal_column("1")).select_from(self._start).where(self._movable()).limit(1)
         return session.execute(query).first() is not None
 
     def _movable(self) -> sa.ColumnElement[bool]:

@@ -24,7 +24,7 @@ _MARGIN = 0.2
 
 def margin(budget: float | None) -> float:
     """Return how many seconds of a budget are left alone, for what is no row: a commit, the way to the caller."""
-    return _MARGIN if budget is None else min(_MARGIN, budget * _MARGIN / 8)
+    return _MARGIN if budget is None else min(_MARGIN, budget / 10)
 
 
 class Sizing:
@@ -66,6 +66,19 @@ class Sizing:
         if fits < 1:  # a single row takes long: it is tried if it fits without the reserve
             return 1 if self.rate * usable >= 1 else 0
         return max(1, min(number, fits))
+
+    def limit(self, left: float | None, number: int) -> float | None:
+        """Return after how many seconds the database is to end a batch.
+
+        Args:
+            left: the seconds until the end of the call.
+            number: how many rows the batch has.
+        """
+        if left is None:
+            return None
+        usable = max(left - self.margin / 2, 0.001)
+        # Of the first batch nobody knows anything: if it is ended, there is still time for a single row.
+        return usable / 2 if self.rate is None and number > 1 else usable
 
     def took(self, number: int, seconds: float) -> None:
         """Note what a batch has taken, from its begin to the answer to its commit."""

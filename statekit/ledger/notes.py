@@ -13,7 +13,7 @@ from statekit.ledger.stores import inserted
 
 def note(
     connection: Connection,
-    table: sa.Table,
+    ledger: sa.Table,
     kind: str,
     number: int,
     detail: dict[str, Any],
@@ -23,7 +23,7 @@ def note(
 
     Args:
         connection: in a transaction.
-        table: the ledger's.
+        ledger: the table of entries.
         kind: what happened, such as "retry".
         number: how often.
         detail: more about it, as JSON can hold it.
@@ -31,5 +31,5 @@ def note(
     """
     entry = Entry(What(kind, **what), now(), number)
     rows = [{**row, "detail": {**(row["detail"] or {}), **detail}} for row in Batch([entry]).rows()]
-    statement = inserted(table, connection.dialect.name)
+    statement = inserted(ledger, connection.dialect.name)
     connection.execute(statement, rows, execution_options={"schema_translate_map": None})

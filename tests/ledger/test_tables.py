@@ -35,7 +35,7 @@ def test_stand_in_a_schema_of_their_own() -> None:
     metadata = sa.MetaData()
     ledger.add_to(metadata, schema="audit")
     assert all(table.schema == "audit" for table in metadata.tables.values())
-    assert len(metadata.tables) == 3
+    assert len(metadata.tables) == 5
 
 
 def test_stand_in_the_schema_of_the_metadata() -> None:
