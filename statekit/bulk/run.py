@@ -181,8 +181,10 @@ class Run:
                 yield from self._note_failure(error)
                 raise
         if self._retries or self._warning is not None or self._is_stalled:
-            self._row = yield Work(self._note_what_is_left)
-            self._retries.clear()
+            noted = yield from self._patiently(self._note_what_is_left)
+            if noted is not None:
+                self._row = noted
+                self._retries.clear()
         texts.ended(self._name, self.result)
 
     def _begin(self, only_prepare: bool) -> Steps:
@@ -314,7 +316,21 @@ class Run:
             yield Sleep(min(rest, HEARTBEAT))
             if time.monotonic() - self._heard_at >= HEARTBEAT and not must_wait(None, self._pool):
                 self._heard_at = time.monotonic()
-                yield Work(self._renew)
+                yield from self._patiently(self._renew)
+
+    def _patiently(self, function: Callable[[Session], Any]) -> Generator[Step, Any, Any]:
+        """Do what is of no importance to the rows, again if need be; return None where it cannot be done now."""
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return (yield Work(function))
+            except Exception as error:
+                if reason_of(error) is None and not was_ended(error):
+                    raise
+            pause, left = pause_before(attempt), self._left
+            if left is not None and pause > left:
+                break
+            yield Sleep(pause)
+        return None
 
     # -- transactions
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
+
+unhurried = pytest.mark.usefixtures("unhurried")
+"""Mark of a test that counts on batches of 10, 20, 40, … rows, however slow the machine is."""
 
 
 def make_costly(engine: sa.Engine, seconds: float, *, jump_at: int = 0, factor: float = 1) -> None:
