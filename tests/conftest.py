@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase
 
+from tests.support.browser import browser as browser
 from tests.support.databases import ASYNC_BACKENDS, SYNC_BACKENDS, Databases, missing_driver
 from tests.support.postgres import Server, Unavailable
 
@@ -91,6 +92,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-backends",
         action="store_true",
         help="a driver or server that is missing is a failure, and not a skipped test",
+    )
+    group.addoption(
+        "--require-browser",
+        action="store_true",
+        help="a browser that is missing is a failure, and not a skipped test",
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 from sqlalchemy.orm import Session
 
 from statekit.bulk.options import BUDGET, Options
+from statekit.bulk.preparing import in_time, is_preparing
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch, BulkResult
 from statekit.bulk.run import Call, Run, Sleep, Tell, Work
@@ -115,7 +116,7 @@ def _run(
     bind: Any, attribute: Any, target: Any, where: Any, options: Options, call: str
 ) -> tuple[Run, Callable[[], AsyncSession]]:
     opened = _opened(bind, call)
-    return Run(Selection(attribute, target, where, call), options.checked(call)), opened
+    return Run(Selection(attribute, target, where, call), in_time(options.checked(call))), opened
 
 
 def _opened(bind: Any, call: str) -> Callable[[], AsyncSession]:
@@ -141,7 +142,7 @@ async def _answer(answered: Any) -> Any:
 async def _driven(
     run: Run, opened: Callable[[], AsyncSession], *, only_prepare: bool = False
 ) -> AsyncGenerator[BulkResult]:
-    steps = run.steps(only_prepare=only_prepare)
+    steps = run.steps(only_prepare=only_prepare or is_preparing())
 
     async def done(function: Callable[[Session], Any]) -> Any:
         async with opened() as session:

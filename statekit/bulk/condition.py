@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.visitors import iterate
 
 from statekit.errors import StatekitError
+from statekit.guards.stored import undecorated
+
+_PLACEHOLDER = re.compile(r"%\([^)]*\)s|__\[")
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class Rendered(NamedTuple):
@@ -45,6 +52,18 @@ def checked(where: Any) -> sa.ColumnElement[bool]:
     return sa.and_(*parts)
 
 
+class _Brackets(Grouping[Any]):
+    """Brackets that stay: as SQLAlchemy's own they would be taken away within and_()."""
+
+    inherit_cache = True
+    operator = None
+
+
+def in_brackets(where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return a condition that can be combined with others: SQLAlchemy does not look into a text for an OR."""
+    return _Brackets(where)
+
+
 def rendered(where: sa.ColumnElement[bool], start: Any, dialect: Any) -> Rendered:
     """Return a condition as text.
 
@@ -53,19 +72,35 @@ def rendered(where: sa.ColumnElement[bool], start: Any, dialect: Any) -> Rendere
         start: the FROM that it stands in.
         dialect: of the database.
     """
+    inner: Any = where.element if isinstance(where, _Brackets) else where
     # With %(name)s as placeholders, each % of a text would be doubled; the copy keeps what the server was asked for.
     plain = copy.copy(dialect)
     plain.paramstyle, plain.positional = "named", False
+    plain._bind_typing_render_casts = False  # a driver's own way to name the types of parameters
     plain.identifier_preparer = plain.preparer(plain)
     bare: Any = sa.select(sa.literal_column("1")).select_from(start)
     before = f"{bare.compile(dialect=plain)} \nWHERE "
-    full = bare.where(where)
+    full = bare.where(inner)
     shape = str(full.compile(dialect=plain)).removeprefix(before)
+    if any(map(_has_no_literal, iterate(inner))):
+        return Rendered(shape, None)
     try:
-        text = str(full.compile(dialect=plain, compile_kwargs={"literal_binds": True}))
+        compiled = full.compile(dialect=plain, compile_kwargs={"literal_binds": True})
     except (sa.exc.CompileError, NotImplementedError, TypeError, ValueError):
         return Rendered(shape, None)
-    return Rendered(shape, text.removeprefix(before) if text.startswith(before) else None)
+    text = str(compiled)
+    sql = text.removeprefix(before)
+    # Some of SQLAlchemy's constructs do not write their values; and what looks like a placeholder is taken for one.
+    has_values = sql != text and not compiled.binds and not _PLACEHOLDER.search(sql)
+    return Rendered(shape, sql if has_values else None)
+
+
+def _has_no_literal(element: Any) -> bool:
+    """Return whether it is a parameter of bytes, which SQLAlchemy would write as a text."""
+    if not isinstance(element, sa.BindParameter):
+        return False
+    values = element.value if isinstance(element.value, list | tuple) else [element.value]
+    return isinstance(undecorated(element.type), sa.LargeBinary) or any(isinstance(v, _BYTES) for v in values)
 
 
 def from_text(sql: str) -> sa.ColumnElement[bool]:

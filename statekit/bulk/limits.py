@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,22 +14,49 @@ from sqlalchemy.engine import Connection
 
 from statekit.bulk.records import LEASE
 
-_IDLE = f"{round(LEASE.total_seconds())}s"
-"""After this time a server ends a transaction in which nothing happens: its process is stopped or cut off."""
-
 _AGAIN = 0.02
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The limits that a connection has without us, which are never lengthened.
+
+    Attributes:
+        statement: milliseconds that a statement may take; 0 for no limit.
+        lock: milliseconds that it may wait for a lock.
+        idle: milliseconds that a transaction may do nothing.
+    """
+
+    statement: int = 0
+    lock: int = 0
+    idle: int = 0
+
+    @staticmethod
+    def of(connection: Connection) -> Settings:
+        """Return those of a connection."""
+        if connection.dialect.name != "postgresql":
+            return Settings()
+        query = "SELECT name, setting::int FROM pg_catalog.pg_settings WHERE name IN ('{}', '{}', '{}')"
+        found: dict[str, int] = dict(connection.exec_driver_sql(query.format(*_NAMES)).all())
+        return Settings(*(found.get(name, 0) for name in _NAMES))
+
+
+_NAMES = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
 @contextmanager
-def limited(connection: Connection, seconds: float | None, lock_seconds: float | None) -> Iterator[Limits]:
+def limited(
+    connection: Connection, seconds: float | None, lock_seconds: float | None, settings: Settings
+) -> Iterator[Limits]:
     """Limit the statements of a transaction that has just begun.
 
     Args:
         connection: in the transaction.
         seconds: how long a statement may take; None for no limit.
         lock_seconds: how long it may wait for a lock; None for as long as it may take.
+        settings: the limits that it has already.
     """
-    limits = (_OnPostgreSQL if connection.dialect.name == "postgresql" else _OnSQLite)(connection)
+    limits = (_OnPostgreSQL if connection.dialect.name == "postgresql" else _OnSQLite)(connection, settings)
     limits.begin(seconds, lock_seconds)
     try:
         yield limits
@@ -40,10 +69,12 @@ class Limits:
 
     Args:
         connection: in the transaction.
+        settings: the limits that it has already.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
+        self._settings = settings
 
     def begin(self, seconds: float | None, lock_seconds: float | None) -> None:
         """Set them."""
@@ -59,23 +90,25 @@ class Limits:
 class _OnPostgreSQL(Limits):
     """``SET LOCAL statement_timeout``: it ends with the transaction.
 
-    Not ``transaction_timeout``, which ends the session.
+    Not ``transaction_timeout``, which ends the session. A transaction in which nothing happens as long as a lease lasts
+    is ended all the same: its process is stopped or cut off, and others wait for its rows.
     """
 
     def begin(self, seconds: float | None, lock_seconds: float | None) -> None:
-        self._set(
-            statement_timeout="0" if seconds is None else _milliseconds(seconds),
-            lock_timeout="0" if lock_seconds is None else _milliseconds(lock_seconds),
-            idle_in_transaction_session_timeout=_IDLE,
-        )
+        self._set(seconds, lock_seconds, LEASE.total_seconds())
 
     def shorten(self, seconds: float | None) -> None:
-        if seconds is not None:
-            self._set(statement_timeout=_milliseconds(seconds))
+        self._set(seconds)
 
-    def _set(self, **settings: str) -> None:
-        calls = [sa.func.set_config(name, value, True) for name, value in settings.items()]
-        self._connection.execute(sa.select(*calls))
+    def _set(self, *limits: float | None) -> None:
+        known = (self._settings.statement, self._settings.lock, self._settings.idle)
+        wanted = {
+            name: str(min(_milliseconds(limit), has or sys.maxsize))
+            for name, limit, has in zip(_NAMES, limits, known, strict=False)
+            if limit is not None
+        }
+        if wanted:
+            self._connection.execute(sa.select(*(sa.func.set_config(*each, True) for each in wanted.items())))
 
 
 class _OnSQLite(Limits):
@@ -88,7 +121,7 @@ class _OnSQLite(Limits):
         if seconds is None:
             return
         self._patience = self._connection.exec_driver_sql("PRAGMA busy_timeout").scalar() or 0
-        self._set_patience(min(self._patience, int(_milliseconds(seconds))))
+        self._set_patience(min(self._patience, _milliseconds(seconds)))
         driver: Any = self._connection.connection.driver_connection
         driver = getattr(driver, "_conn", driver)  # aiosqlite's own would have to be awaited
         self._thread = threading.Thread(target=self._interrupt, args=(driver, seconds), daemon=True)
@@ -110,5 +143,5 @@ class _OnSQLite(Limits):
         self._connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
 
 
-def _milliseconds(seconds: float) -> str:
-    return str(max(1, int(seconds * 1000)))
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

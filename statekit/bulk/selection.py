@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,6 +82,11 @@ class Selection:
             entity = attribute.parent.entity
             if attribute.parent.is_aliased_class:
                 raise StatekitError(f"{name}: that is an alias; give the attribute of the class itself.")
+            if not isinstance(self.mapper.persist_selectable, sa.Table | sa.Join):
+                raise StatekitError(
+                    f"{name}: the class is mapped to a query, whose rows nobody can hold. Give the column of the table "
+                    f"beneath it: {self.table.name}.c.{guard.column.key}."
+                )
             self.key = [getattr(entity, self.mapper.get_property_by_column(each).key) for each in columns]
             self.column = getattr(entity, attribute.key)
             self._start = entity
@@ -91,10 +98,11 @@ class Selection:
 
         Joined, a row would be found once for each row of the other table, and a LIMIT would count all of those.
         """
-        own = {self.table} if self.mapper is None else set(self.mapper.tables)
+        mappers = () if self.mapper is None else (self.mapper, *self.mapper.with_polymorphic_mappers)
+        own = {self.table, *(table for mapper in mappers for table in mapper.tables)}
         froms = sa.select(sa.literal_column("1")).where(where).get_final_froms()
         if all(each in own for each in froms):
-            return where
+            return condition.in_brackets(where)
         return sa.exists(sa.select(sa.literal_column("1")).where(where).correlate(*own))
 
     def rendered(self, dialect: Any) -> condition.Rendered | None:
@@ -128,7 +136,24 @@ class Selection:
             found = sa.and_(self.column.is_distinct_from(self.value), self.where)
         state = states.select(self.column).label("statekit_state")
         query: Any = sa.select(state, sa.func.count()).select_from(self._start).where(found).group_by(self.column)
-        return Counter({states.selected(value): number for value, number in session.execute(query).all()})
+        return Counter({states.selected(value): number for value, number in self._execute(session, query).all()})
+
+    def finds_the_same(self, session: Session, sql: str, counted: Counter[str | None]) -> bool:
+        """Return whether the condition as text counts the same rows: SQLAlchemy writes some values wrongly into SQL.
+
+        Args:
+            sql: the text.
+            counted: what :meth:`count` has returned.
+        """
+        other = copy.copy(self)
+        other.where = condition.from_text(sql)
+        try:
+            # An error in a transaction of PostgreSQL's would end that.
+            is_sqlite = self.connection(session).dialect.name == "sqlite"
+            with nullcontext() if is_sqlite else session.begin_nested():
+                return other.count(session) == counted
+        except sa.exc.SQLAlchemyError:
+            return False
 
     def may_move(self, state: str | None) -> bool:
         """Return whether rows in a state are moved: legally, or because the mode lets them pass."""
@@ -138,7 +163,7 @@ class Selection:
         """Return the primary keys of some rows that are in a state and are refused."""
         query: Any = sa.select(*self.key).select_from(self._start).where(self._is_in([source]))
         query = query if self.where is None else query.where(self.where)
-        return [tuple(row) for row in session.execute(query.order_by(*self.key).limit(number))]
+        return [tuple(row) for row in self._execute(session, query.order_by(*self.key).limit(number))]
 
     def claim(
         self, session: Session, number: int, after: Key | None, *, waits: bool
@@ -158,21 +183,38 @@ class Selection:
         query = query.where(self._movable()).order_by(*self.key).limit(number)
         if after is not None:
             query = query.where(_is_after(self.key, after))
-        if _is_sqlite(session):
-            lock_database(asking(session.connection()), self.table)  # there are no locks on rows
+        connection = self.connection(session)
+        if connection.dialect.name == "sqlite":
+            lock_database(asking(connection), self.table)  # there are no locks on rows
         else:
             query = query.with_for_update(key_share=True, skip_locked=not waits, of=self.table)
-        rows: dict[str | None, list[Key]] = {}
+        by_value: defaultdict[Any, list[Key]] = defaultdict(list)
         last: Key | None = None
-        for state, *key in session.execute(query):
+        for value, *key in self._execute(session, query):
             last = tuple(key)
-            rows.setdefault(states.selected(state), []).append(last)
+            by_value[value].append(last)
+        rows: dict[str | None, list[Key]] = {}
+        for value, keys in by_value.items():  # what a state is called is asked once, and not for each row
+            rows.setdefault(states.selected(value), []).extend(keys)
         return rows, last
 
     def is_left(self, session: Session) -> bool:
         """Return whether a row is still to move, held by somebody or not."""
         query: Any = sa.select(sa.literal_column("1")).select_from(self._start).where(self._movable()).limit(1)
-        return session.execute(query).first() is not None
+        return self._execute(session, query).first() is not None
+
+    def connection(self, session: Session) -> sa.Connection:
+        """Return the session's connection for the table."""
+        return session.connection(bind_arguments=self.bind_arguments)
+
+    @property
+    def bind_arguments(self) -> dict[str, Any]:
+        """What a session is to find its engine by."""
+        arguments = {"clause": sa.update(self.table)}
+        return arguments if self.mapper is None else {"mapper": self.mapper, **arguments}
+
+    def _execute(self, session: Session, query: Any) -> Any:
+        return session.execute(query, bind_arguments=self.bind_arguments)
 
     def _movable(self) -> sa.ColumnElement[bool]:
         if self.guard.mode in PASSING and self.where is not None:
@@ -199,7 +241,3 @@ def _is_after(key: Sequence[Any], after: Key) -> sa.ColumnElement[bool]:
         return key[0] > after[0]  # type: ignore[no-any-return]
     values = [sa.bindparam(None, part, each.type, unique=True) for part, each in zip(after, key, strict=True)]
     return sa.tuple_(*key) > sa.tuple_(*values)
-
-
-def _is_sqlite(session: Session) -> bool:
-    return session.connection().dialect.name == "sqlite"

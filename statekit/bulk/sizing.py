@@ -35,6 +35,9 @@ class Sizing:
     A statement that takes longer than all the time that is left is ended by the database; then the next batch has a
     quarter of the rows.
 
+    To find rows takes time as well, which may have little to do with their number. So it is not in the rate: where it
+    takes longer than half a second, a batch may take as long again to move what was found.
+
     Args:
         budget: the seconds of this call; None for no limit.
         rate: rows a second, as known from batches before this call; None if nothing is known.
@@ -48,6 +51,7 @@ class Sizing:
         self.margin = margin(budget)
         self.rate = rate
         self.largest = LARGEST
+        self._finding = 0.0
         self._next = FIRST if rate is None else max(FIRST, math.floor(rate * LONGEST / 8))
 
     def next(self, left: float | None) -> int:
@@ -62,10 +66,18 @@ class Sizing:
         number = min(self._next, self.largest)
         if self.rate is None:
             return number
-        fits = math.floor(self.rate * min(LONGEST, _SHARE * usable))
+        usable -= self._finding
+        fits = math.floor(self.rate * min(max(LONGEST, self._finding), _SHARE * usable))
         if fits < 1:  # a single row takes long: it is tried if it fits without the reserve
             return 1 if self.rate * usable >= 1 else 0
         return max(1, min(number, fits))
+
+    def seconds_for(self, number: int) -> float | None:
+        """Return how long some rows will take, in batches as large as they become; None if nothing is known."""
+        if self.rate is None:
+            return None if number else 0.0
+        batch = max(1.0, min(self.largest, self.rate * max(LONGEST, self._finding)))
+        return number / self.rate + math.ceil(number / batch) * self._finding
 
     def limit(self, left: float | None, number: int) -> float | None:
         """Return after how many seconds the database is to end a batch.
@@ -80,9 +92,16 @@ class Sizing:
         # Of the first batch nobody knows anything: if it is ended, there is still time for a single row.
         return usable / 2 if self.rate is None and number > 1 else usable
 
-    def took(self, number: int, seconds: float) -> None:
-        """Note what a batch has taken, from its begin to the answer to its commit."""
-        last = number / max(seconds, 1e-6)
+    def took(self, number: int, seconds: float, finding: float = 0.0) -> None:
+        """Note what a batch has taken.
+
+        Args:
+            number: how many rows it had.
+            seconds: from its begin to the answer to its commit.
+            finding: the part of it that it took to find the rows.
+        """
+        self._finding = finding
+        last = number / max(seconds - finding, 1e-6)
         mean = last if self.rate is None else _DECAY * self.rate + (1 - _DECAY) * last
         self.rate = min(mean, last)
         self._next = max(1, 2 * number)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import QueryableAttribute, Session, scoped_session, sessionmaker
 
 from statekit.bulk.options import BUDGET, Options
+from statekit.bulk.preparing import in_time, is_preparing
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch, BulkResult
 from statekit.bulk.run import Call, Run, Sleep, Tell, Work
@@ -147,7 +148,7 @@ def _run(
     bind: Any, attribute: Any, target: Any, where: Any, options: Options, call: str
 ) -> tuple[Run, Callable[[], Session]]:
     opened = _opened(bind, call)
-    return Run(Selection(attribute, target, where, call), options.checked(call)), opened
+    return Run(Selection(attribute, target, where, call), in_time(options.checked(call))), opened
 
 
 def _opened(bind: Any, call: str) -> Callable[[], Session]:
@@ -167,7 +168,7 @@ def _opened(bind: Any, call: str) -> Callable[[], Session]:
 
 
 def _driven(run: Run, opened: Callable[[], Session], *, only_prepare: bool = False) -> Generator[BulkResult]:
-    steps = run.steps(only_prepare=only_prepare)
+    steps = run.steps(only_prepare=only_prepare or is_preparing())
 
     def done(function: Callable[[Session], Any]) -> Any:
         with opened() as session:

@@ -17,6 +17,18 @@ _STATES = {
     "25P03": "connection ended by the server",
     "53300": "too many connections",
 }
+_AWAY = (
+    "connection refused",
+    "connection failed",
+    "could not connect",
+    "no such file or directory",
+    "starting up",
+    "shutting down",
+    "in recovery",
+    "server closed the connection",
+)
+
+CONNECTION_LOST = "connection lost"
 _ENDED = "57014"
 _FIRST, _LONGEST = 0.05, 2.0
 
@@ -47,13 +59,26 @@ def reason_of(error: BaseException) -> str | None:
     if state in _STATES:
         return _STATES[state]
     if error.connection_invalidated:
-        return "connection lost"
+        return CONNECTION_LOST
     text = str(error.orig).lower()
     if "database is locked" in text or "database table is locked" in text:
         return "database locked"
     if "too many clients" in text or "too many connections" in text:
         return _STATES["53300"]
     return None
+
+
+def is_away(error: BaseException) -> bool:
+    """Return whether a server cannot be reached; while it is being restarted, that goes away by itself.
+
+    Drivers tell no SQLSTATE then, and those for asyncio an error of the operating system.
+    """
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or _state(error) is not None:
+        return False
+    text = str(error.orig).lower()
+    return any(each in text for each in _AWAY)
 
 
 def pause_before(attempt: int, jitter: Callable[[], float] = random.random) -> float:

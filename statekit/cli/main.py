@@ -10,6 +10,7 @@ from statekit.cli.counts import counts
 from statekit.cli.diagram import diagram
 from statekit.cli.errors import Commands
 from statekit.cli.history import history
+from statekit.cli.jobs import jobs
 from statekit.cli.promote import promote
 from statekit.cli.prune import prune
 from statekit.cli.scan import scan
@@ -28,6 +29,7 @@ def main() -> None:
     Could a guard raise:          statekit promote app.models:Base --url URL
     The table that rows follow:   statekit suggest --url URL
     What a row went through:      statekit history message.status 7 --url URL
+    Bulk transitions, how far:    statekit jobs --url URL
 
     \b
     Before you install triggers:  statekit scan app.models:Base --url URL
@@ -38,5 +40,5 @@ def main() -> None:
     """
 
 
-for command in (check, counts, diagram, history, promote, prune, scan, suggest, trigger):
+for command in (check, counts, diagram, history, jobs, promote, prune, scan, suggest, trigger):
     main.add_command(command)

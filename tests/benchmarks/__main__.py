@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.benchmarks import elsewhere, events, flushes, hot_tables, peers, small, statements, triggers
+from tests.benchmarks import bulk, elsewhere, events, flushes, hot_tables, peers, small, statements, triggers
 from tests.benchmarks.backends import ALL, Backends
 from tests.benchmarks.measure import title
 
@@ -32,6 +32,9 @@ FLUSHES: dict[str, tuple[str, Run, int, tuple[str, ...]]] = {
     "insert": ("Flush of 2,000 new objects", flushes.insert, 9, TWO),
     "big": ("100 states and 400 moves: flush of 2,000 rows, and of one", flushes.big, 7, (*TWO, "psycopg2")),
     "bulk": ("update() of 200,000 rows, of which a quarter must not move", statements.bulk, 7, TWO),
+    "bulk-ways": (f"{bulk.ROWS:,} rows moved and committed, in each way", bulk.ways, 5, TWO),
+    "bulk-kept": (f"transition_all of {bulk.ROWS:,} rows, with what a guard can have besides", bulk.kept, 3, TWO),
+    "bulk-even": (f"transition_all of {bulk.ROWS:,} rows: the first batches and the last", bulk.evenness, 3, TWO),
     "small": ("Statements of one row and of a hundred, legal moves", statements.small, 9, TWO),
     "compile": ("Compiling an UPDATE, once a statement", flushes.compilation, 15, TWO),
     "trigger-single": (

@@ -164,3 +164,26 @@ def test_where_the_first_batch_is_ended_there_is_time_for_a_single_row() -> None
     assert limit is not None
     sizing.was_ended(FIRST, limit)
     assert sizing.next(BUDGET - limit) == 1
+
+
+@pytest.mark.parametrize("finding", [0.3, 0.6, 2.0])
+def test_batches_do_not_shrink_because_rows_are_hard_to_find(finding: float) -> None:
+    """Each batch takes that long to find its rows, however few they are, and 10 µs to move one."""
+    sizing = Sizing(None)
+    for _ in range(30):
+        number = sizing.next(None)
+        sizing.took(number, finding + number * 1e-5, finding)
+    assert sizing.next(None) == LARGEST
+
+
+def test_the_time_to_find_rows_is_kept_free() -> None:
+    sizing = Sizing(BUDGET, rate=1_000.0)
+    sizing.took(100, 3.1, 3.0)
+    assert sizing.next(3.1) == 0
+    assert sizing.next(8.0) > 0
+
+
+def test_the_time_to_find_rows_is_a_part_of_the_estimate() -> None:
+    sizing = Sizing(None)
+    sizing.took(1_000, 2.0, 1.0)
+    assert sizing.seconds_for(10_000) == 10.0 + 10 * 1.0

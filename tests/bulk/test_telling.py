@@ -148,7 +148,7 @@ def test_retries_are_in_the_ledger(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 20)
     with engine.connect() as other:
         other.exec_driver_sql("SELECT 1 FROM message WHERE id = 7 FOR UPDATE")
-        timer = threading.Timer(1.5, other.rollback)
+        timer = threading.Timer(4, other.rollback)
         timer.start()
         result = spam(engine, message, budget=dt.timedelta(seconds=10))
         timer.join()

@@ -16,7 +16,7 @@ from statekit.guards.statements.one_update import letting, met_by
 Key = tuple[Any, ...]
 
 
-def move(connection: Connection, guard: Guard, rows: Mapping[str | None, Sequence[Key]], target: Any) -> int:
+def move(connection: Connection, guard: Guard, rows: Mapping[str | None, Sequence[Key]], target: Any) -> list[Key]:
     """Move rows to a state; what is reported of them is what an UPDATE by anybody else leads to.
 
     Args:
@@ -26,7 +26,8 @@ def move(connection: Connection, guard: Guard, rows: Mapping[str | None, Sequenc
         target: the state, as the column's type binds it.
 
     Returns:
-        How many rows have moved: fewer than were given where the database has kept some back, such as by a trigger.
+        The primary keys of those that have moved: fewer than were given where the database has kept some back, such as
+        by a trigger.
 
     Raises:
         IllegalTransition: a row must not make the move, in "raise".
@@ -49,7 +50,7 @@ def move(connection: Connection, guard: Guard, rows: Mapping[str | None, Sequenc
         arrived = {source: [each for each in of if now.get(each) == text] for source, of in rows.items()}
         account, keys = _judged(connection, guard, arrived, text)
     account.publish()
-    return len(keys)
+    return keys
 
 
 def _judged(
