@@ -10,7 +10,7 @@ from typing import Any, assert_type
 
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, select
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 import statekit
 from statekit import (
@@ -21,7 +21,9 @@ from statekit import (
     Transition,
     TransitionRefused,
     TransitionTable,
+    atransition_all,
     available,
+    bulk,
     can,
     counts,
     guard,
@@ -29,6 +31,7 @@ from statekit import (
     on_commit,
     operation,
     override,
+    transition_all,
 )
 from statekit.testing import EdgeTests, assert_blocked, in_state
 from statekit.trigger import StateTrigger
@@ -185,3 +188,28 @@ def repairs(session: Session, engine: Engine) -> None:
     with engine.connect() as connection:
         assert_type(ledger.prune(connection), int)
     ledger.attach("sqlite://")  # type: ignore[arg-type]
+
+
+def moves_many(engine: Engine, aengine: AsyncEngine, maker: sessionmaker[Session]) -> None:
+    result = transition_all(engine, Message.status, Status.PROMOTED, where=Message.id > 7, operation="Spam capture")
+    assert_type(result, bulk.BulkResult)
+    assert_type(result.elapsed, timedelta)
+    assert_type(result.estimate, timedelta | None)
+    assert_type(result.to_dict(), dict[str, Any])
+    transition_all(maker, plain.c.state, "SPAM_REVIEW", job=result.job, budget=None, progress=bulk.bar())
+    transition_all(engine, Message.status, Status.PROMOTED, on_batch=lambda batch: print(batch.identities))
+    for each in bulk.transition_batches(engine, Message.status, Status.PROMOTED, rate=100):
+        assert_type(each, bulk.BulkResult)
+    assert_type(bulk.jobs(engine), list[bulk.Job])
+    assert_type(bulk.cancel(engine, result.job), bool)
+    transition_all(aengine, Message.status, Status.PROMOTED)  # type: ignore[arg-type]
+    transition_all(engine, Message.status, Status.PROMOTED, on_illegal="ignore")  # type: ignore[arg-type]
+    transition_all(engine, Message.status, Status.PROMOTED, budget=8)  # type: ignore[arg-type]
+
+
+async def moves_many_in_a_loop(aengine: AsyncEngine) -> None:
+    async def tell(result: bulk.BulkResult) -> None: ...
+
+    assert_type(await atransition_all(aengine, Message.status, "SPAM_REVIEW", progress=tell), bulk.BulkResult)
+    async for each in bulk.atransition_batches(aengine, Message.status, "SPAM_REVIEW"):
+        assert_type(each, bulk.BulkResult)
