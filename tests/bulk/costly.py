@@ -8,6 +8,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+on_both = pytest.mark.parametrize("engine", ["sqlite", "psycopg"], indirect=True)
+"""Decorator for a test that takes time, and to which the driver makes no difference."""
+
+on_psycopg = pytest.mark.parametrize("engine", ["psycopg"], indirect=True)
+"""The same, where it is about locks."""
+
 unhurried = pytest.mark.usefixtures("unhurried")
 """Mark of a test that counts on batches of 10, 20, 40, … rows, however slow the machine is."""
 

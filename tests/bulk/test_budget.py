@@ -15,10 +15,10 @@ import sqlalchemy as sa
 
 from statekit import StatekitError, bulk, transition_all
 from statekit.bulk import BulkResult
-from tests.bulk.costly import make_costly, make_endless
+from tests.bulk.costly import make_costly, make_endless, on_both
 from tests.guards.inbox import stored
 from tests.ledger.books import inbox
-from tests.support.databases import Databases, all_sync_backends
+from tests.support.databases import Databases
 
 
 def seconds(number: float) -> dt.timedelta:
@@ -58,7 +58,7 @@ def timed(call: Callable[[], BulkResult]) -> tuple[BulkResult, float]:
     return Clock().timed(call)
 
 
-@all_sync_backends
+@on_both
 def test_what_fits_is_moved_and_the_rest_remains(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 400)
     make_costly(engine, 0.01)
@@ -70,7 +70,7 @@ def test_what_fits_is_moved_and_the_rest_remains(engine: sa.Engine) -> None:
     assert stored(engine, message).count("SPAM_REVIEW") == result.done
 
 
-@all_sync_backends
+@on_both
 def test_a_row_that_takes_longer_than_the_budget_is_ended(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 300)
     make_endless(engine)
@@ -80,7 +80,7 @@ def test_a_row_that_takes_longer_than_the_budget_is_ended(engine: sa.Engine) -> 
     assert set(stored(engine, message)) == {"READY"}
 
 
-@all_sync_backends
+@on_both
 def test_where_ten_rows_do_not_fit_one_is_moved(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 20)
     make_costly(engine, 0.4)
@@ -88,7 +88,7 @@ def test_where_ten_rows_do_not_fit_one_is_moved(engine: sa.Engine) -> None:
     assert 0 < result.done < 10
 
 
-@all_sync_backends
+@on_both
 def test_a_jump_in_the_cost_of_rows_is_no_overrun(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 400)
     make_costly(engine, 0.01, jump_at=60, factor=8)
@@ -135,7 +135,7 @@ def test_twenty_calls_with_random_costs_keep_and_use_their_budget(databases: Dat
     assert sum(result.done for result, _ in calls) == stored(engine, message).count("SPAM_REVIEW")
 
 
-@all_sync_backends
+@on_both
 def test_a_deadline_holds_as_well_as_a_length(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 400)
     make_costly(engine, 0.01)
@@ -156,13 +156,13 @@ def test_of_a_budget_and_a_deadline_the_nearer_one_holds(sqlite_engine: sa.Engin
     assert not result.finished
 
 
-@all_sync_backends
+@on_both
 def test_without_a_limit_all_is_moved(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 100)
     assert transition_all(engine, message.status, "SPAM_REVIEW", budget=None).finished
 
 
-@all_sync_backends
+@on_both
 def test_to_count_for_longer_than_the_budget_is_an_error(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 3_000)
     many = " CROSS JOIN ".join(f"message m{number}" for number in range(4))
@@ -173,7 +173,7 @@ def test_to_count_for_longer_than_the_budget_is_an_error(engine: sa.Engine) -> N
     assert set(stored(engine, message)) == {"READY"}
 
 
-@all_sync_backends
+@on_both
 def test_the_connection_has_no_limit_afterwards(engine: sa.Engine) -> None:
     """What was set for a batch must not end a statement of whoever has the connection next."""
     message = inbox(engine, *["READY"] * 20)

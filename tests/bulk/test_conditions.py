@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, aliased
 
 from statekit import atransition_all, transition_all
 from statekit.bulk import aprepare, prepare
-from statekit.bulk.condition import from_text, rendered
+from statekit.bulk.condition import checked, from_text, rendered
 from statekit.errors import StatekitError
 from tests.bulk.models import BYTES, NOON, TARGET, TEXTS, Colour, fill_mailbox, mailbox, restore, states
 from tests.guards.inbox import unguarded
@@ -618,18 +618,32 @@ def test_the_token_alone_moves_the_same(engine: sa.Engine) -> None:
     assert box.differences(box.conditions(with_text=True), move) == {}
 
 
+PAIRS = [("sqlite", "aiosqlite"), ("psycopg", "psycopg2"), ("psycopg", "asyncpg"), ("psycopg", "psycopg_async")]
+
+
+@pytest.mark.parametrize(("engine", "driver"), PAIRS, indirect=["engine"])
+def test_a_condition_has_the_same_shape_for_every_driver(engine: sa.Engine, databases: Databases, driver: str) -> None:
+    """So that a job that one has begun is known to the other: each names the types of parameters in its own way."""
+    dialect: Any = databases.url(driver).get_dialect()()
+    box = Mailbox(engine)
+
+    def shape(name: str, of: Any) -> str:
+        condition = checked(box.where(name))
+        return rendered(condition, box.message.__table__, of).shape
+
+    names = box.conditions()
+    assert [shape(name, dialect) for name in names] == [shape(name, engine.dialect) for name in names]
+
+
 def test_a_job_can_be_gone_on_with_by_another_driver_and_the_same_condition(
     async_engine: AsyncEngine, databases: Databases
 ) -> None:
     is_sqlite = async_engine.dialect.name == "sqlite"
     engine = databases.engine("sqlite" if is_sqlite else "psycopg2")
     box = Mailbox(engine)
-
-    def move(name: str) -> Any:
-        job = prepare(engine, box.message.status, TARGET, where=box.where(name)).job
-        return run(atransition_all(async_engine, box.message.status, TARGET, where=box.where(name), job=job))
-
-    assert box.differences(box.conditions(), move) == {}
+    where = sa.and_(box.message.subject.in_(["a", "b"]), box.message.number > 0)
+    job = prepare(engine, box.message.status, TARGET, where=where).job
+    assert run(atransition_all(async_engine, box.message.status, TARGET, where=where, job=job)).finished
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_TEXT))
@@ -654,7 +668,8 @@ def test_in_an_event_loop_the_token_alone_moves_the_same(async_engine: AsyncEngi
                 raise
             return await atransition_all(async_engine, box.message.status, TARGET, job=job, where=box.where(name))
 
-    assert box.differences(box.conditions(with_text=True), lambda name: run(moving(name))) == {}
+    some = box.conditions(with_text=True)[::8]
+    assert box.differences(some, lambda name: run(moving(name))) == {}
 
 
 # --- whatever the values are

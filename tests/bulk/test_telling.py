@@ -13,10 +13,9 @@ import sqlalchemy as sa
 
 from statekit import bulk, transition_all
 from statekit.bulk import Batch, BulkResult, transition_batches
-from tests.bulk.costly import make_costly, unhurried
+from tests.bulk.costly import make_costly, on_both, on_psycopg, unhurried
 from tests.guards.inbox import stored
 from tests.ledger.books import entries, inbox
-from tests.support.databases import all_sync_backends, on_postgresql
 
 
 def spam(engine: sa.Engine, message: Any, **options: Any) -> BulkResult:
@@ -30,7 +29,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 # --- progress ---------------------------------------------------------------------------------------------------------
 
 
-@all_sync_backends
+@on_both
 @unhurried
 def test_progress_is_told_before_the_first_batch_and_after_each(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 100)
@@ -45,7 +44,7 @@ def test_progress_is_told_before_the_first_batch_and_after_each(engine: sa.Engin
     ]
 
 
-@all_sync_backends
+@on_both
 @unhurried
 def test_an_iterator_gives_the_same_and_the_end(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 30)
@@ -53,7 +52,7 @@ def test_an_iterator_gives_the_same_and_the_end(engine: sa.Engine) -> None:
     assert [(result.done, result.finished) for result in results] == [(0, False), (10, False), (30, False), (30, True)]
 
 
-@all_sync_backends
+@on_both
 @unhurried
 def test_a_callback_has_the_rows_of_a_batch_after_its_commit(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 30)
@@ -106,7 +105,7 @@ def test_the_log_says_what_is_done(memory_engine: sa.Engine, caplog: pytest.LogC
     ]
 
 
-@all_sync_backends
+@on_both
 def test_what_will_not_fit_is_a_warning(engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
     message = inbox(engine, *["READY"] * 400)
     make_costly(engine, 0.01)
@@ -131,7 +130,7 @@ def test_what_fits_is_no_warning(memory_engine: sa.Engine, caplog: pytest.LogCap
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
-@all_sync_backends
+@on_both
 def test_a_time_out_that_was_prevented_is_in_the_ledger_once(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 300)
     make_costly(engine, 0.01)
@@ -143,7 +142,7 @@ def test_a_time_out_that_was_prevented_is_in_the_ledger_once(engine: sa.Engine) 
     assert detail["estimate"] > 1
 
 
-@on_postgresql
+@on_psycopg
 def test_retries_are_in_the_ledger(engine: sa.Engine) -> None:
     message = inbox(engine, *["READY"] * 20)
     with engine.connect() as other:
@@ -159,7 +158,7 @@ def test_retries_are_in_the_ledger(engine: sa.Engine) -> None:
     assert {row[2]["reason"] for row in of_kind} == {"lock time-out"}
 
 
-@on_postgresql
+@on_psycopg
 def test_retries_that_came_to_nothing_are_in_the_ledger_too(engine: sa.Engine) -> None:
     message = inbox(engine, "READY")
     with engine.connect() as other:
@@ -170,7 +169,7 @@ def test_retries_that_came_to_nothing_are_in_the_ledger_too(engine: sa.Engine) -
     assert bulk.jobs(engine)[0].retries == result.retries
 
 
-@on_postgresql
+@on_psycopg
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_serialization_failures_are_tried_again(engine: sa.Engine, level: Any) -> None:
     message = inbox(engine, *["READY"] * 20)
