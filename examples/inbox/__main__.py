@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 import statekit
 from examples.inbox import model, model_guarded
+from examples.inbox.bulk import tell_of_time_out
 from examples.inbox.mails import count_states, new_inbox, work_in_spam_review
 from examples.inbox.model_guarded import Message
 from examples.inbox.raw import SCRIPT, add_trigger, run_as_text, run_script
@@ -30,6 +31,7 @@ def main() -> None:
         show_guarded(screen, guarded)
         show_error(screen, strict)
         show_trigger(screen, raw)
+        tell_of_time_out(screen)
         compare(screen, untouched, plain, guarded)
 
 
@@ -118,7 +120,7 @@ def show_trigger(screen: Screen, inbox: Engine) -> None:
 
 def compare(screen: Screen, untouched: Engine, plain: Engine, guarded: Engine) -> None:
     """Put the three inboxes side by side."""
-    screen.heading("The inbox before and after")
+    screen.heading("The inbox of 1 and 3, before and after")
     inboxes = (untouched, plain, guarded)
     counted = [count_states(inbox) for inbox in inboxes]
     rows: list[list[object]] = [[status, *(states[status] for states in counted)] for status in Status]

@@ -52,8 +52,8 @@ def first_error(engine: Engine) -> tuple[statekit.IllegalTransition, tuple[state
 
 
 @contextmanager
-def log_lines() -> Iterator[list[str]]:
-    """Collect what statekit writes to the log in the block, instead of having it on stderr."""
+def log_lines(level: int = logging.WARNING) -> Iterator[list[str]]:
+    """Collect what statekit writes to the log in the block, from a level on, instead of having it on stderr."""
     lines: list[str] = []
 
     class Collector(logging.Handler):
@@ -62,8 +62,11 @@ def log_lines() -> Iterator[list[str]]:
 
     handler = Collector()
     logger = logging.getLogger("statekit")
+    level_before = logger.level
     logger.addHandler(handler)
+    logger.setLevel(level)
     try:
         yield lines
     finally:
+        logger.setLevel(level_before)
         logger.removeHandler(handler)

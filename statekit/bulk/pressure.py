@@ -10,6 +10,13 @@ PAUSE = 0.05
 """How many seconds pass before it looks again."""
 
 
+TURN = 1.0
+"""After how many seconds of work on SQLite others get their turn, who wait for the one lock of the file."""
+
+GIVE_WAY = 0.11
+"""For how many seconds: who waits looks every 0.1 seconds at least (sqliteDefaultBusyCallback in SQLite's main.c)."""
+
+
 class PoolState(Protocol):
     """What is asked of a pool guard.
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from statekit.bulk import cursor, texts
 from statekit.bulk.options import Options
-from statekit.bulk.pressure import PAUSE, must_wait
+from statekit.bulk.pressure import GIVE_WAY, PAUSE, TURN, must_wait
 from statekit.bulk.records import HEARTBEAT
 from statekit.bulk.result import Batch, BulkResult
 from statekit.bulk.selection import Key, Selection
@@ -83,6 +83,7 @@ class Run:
         self._job = Transactions(selection, options, self._limit)
         self._sizing = Sizing(self._budget)
         self._batch_size = 0
+        self._gave_way_at = self._began
         self._is_first = self._has_warned = False
         self._has_tried = self._has_moved = self._is_stalled = False
 
@@ -281,6 +282,9 @@ class Run:
         yield Tell(result)
         if self._options.rate is not None:
             yield from self._sleep(start + moved.claimed / self._options.rate - time.monotonic())
+        if self._job.holds_all and time.monotonic() - self._gave_way_at >= TURN:
+            yield from self._sleep(GIVE_WAY)
+            self._gave_way_at = time.monotonic()
 
     def _warn_if_too_long(self) -> None:
         """Say once, in the call that has begun the job, that it will not fit."""

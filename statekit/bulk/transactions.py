@@ -68,6 +68,7 @@ class Transactions:
         name: of the operation.
         row: the job's row, as it was read last.
         pool: of the engine.
+        holds_all: whether nobody else can write while a batch is under way.
         lease: what identifies this call among the workers of the job; None while it has none.
         retries: how often something was tried again and why, as far as the ledger does not have it yet.
         warning: what the ledger is to have of a time-out that was prevented; None if nothing.
@@ -88,6 +89,7 @@ class Transactions:
         self.name: str = options.operation or default
         self.row: Any = None
         self.pool: Any = None
+        self.holds_all = False
         self.lease: str | None = None
         self.retries: Counter[str] = Counter()
         self.warning: dict[str, Any] | None = None
@@ -98,8 +100,9 @@ class Transactions:
 
     def find_pool(self, session: Session) -> None:
         """Look which pool the connections will come from, without taking one."""
-        bind = session.get_bind(**self._selection.bind_arguments)
-        self.pool = bind.engine.pool
+        engine = session.get_bind(**self._selection.bind_arguments).engine
+        self.pool = engine.pool
+        self.holds_all = engine.dialect.name == "sqlite"
 
     def open(self, session: Session) -> float | None:
         """Create the job, or find it.

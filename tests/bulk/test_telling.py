@@ -16,6 +16,7 @@ from statekit.bulk import Batch, BulkResult, transition_batches
 from tests.bulk.costly import make_costly, on_both, on_psycopg, unhurried
 from tests.guards.inbox import stored
 from tests.ledger.books import entries, inbox
+from tests.support.databases import Databases
 
 
 def spam(engine: sa.Engine, message: Any, **options: Any) -> BulkResult:
@@ -228,3 +229,33 @@ def test_nothing_begins_while_the_pool_is_at_warning(sqlite_engine: sa.Engine) -
 def test_it_goes_on_when_the_pool_is_normal_again(sqlite_engine: sa.Engine) -> None:
     message = inbox(sqlite_engine, *["READY"] * 30)
     assert spam(sqlite_engine, message, pool_guard=Guard(times=3)).finished
+
+
+def test_others_get_their_turn_at_the_one_lock_of_sqlite(databases: Databases) -> None:
+    """Without that, one who waits for 2 seconds waits in vain: the lock is taken again as soon as it is free."""
+    engine = databases.engine("sqlite")
+    message = inbox(engine, *["READY"] * 5_000)
+    make_costly(engine, 0.002)
+    other = databases.engine("sqlite", connect_args={"timeout": 2})
+    done, failed = 0, []
+    is_over = threading.Event()
+
+    def write() -> None:
+        nonlocal done
+        while not is_over.wait(0.01):
+            try:
+                with other.begin() as connection:
+                    connection.exec_driver_sql(
+                        "INSERT INTO message (id, status, subject) VALUES (NULL, 'PROMOTED', '')"
+                    )
+                    done += 1
+            except sa.exc.OperationalError as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    spam(engine, message, budget=dt.timedelta(seconds=5))
+    is_over.set()
+    thread.join()
+    assert done > 2
+    assert failed == []
