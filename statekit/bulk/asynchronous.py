@@ -145,10 +145,8 @@ async def _driven(
     steps = run.steps(only_prepare=only_prepare or is_preparing())
 
     async def done(function: Callable[[Session], Any]) -> Any:
-        async with opened() as session:
-            answer = await session.run_sync(function)
-            await session.commit()
-        return answer
+        async with opened() as session, session.begin():
+            return await session.run_sync(function)
 
     try:
         step = next(steps)

@@ -11,6 +11,7 @@ from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.visitors import iterate
 
 from statekit.errors import StatekitError
+from statekit.guards.guard import root_table
 from statekit.guards.stored import undecorated
 
 _PLACEHOLDER = re.compile(r"%\([^)]*\)s|__\[")
@@ -29,14 +30,15 @@ class Rendered(NamedTuple):
     sql: str | None
 
 
-def checked(where: Any) -> sa.ColumnElement[bool]:
+def checked(where: Any, table: Any) -> sa.ColumnElement[bool]:
     """Return a condition as an expression.
 
     Args:
         where: what was given: an expression, a text(), or several in a list or tuple, which all must hold.
+        table: whose rows it is to find.
 
     Raises:
-        StatekitError: it is none.
+        StatekitError: it is none, or asks for some of the rows only, which each batch would do anew.
     """
     parts = list(where) if isinstance(where, list | tuple) else [where]
     try:
@@ -49,7 +51,27 @@ def checked(where: Any) -> sa.ColumnElement[bool]:
         ) from None
     if not parts:
         raise StatekitError("where=[]: that is no condition. Leave it out to move every row that may move.")
-    return sa.and_(*parts)
+    condition = sa.and_(*parts)
+    for element in iterate(condition):
+        if isinstance(element, sa.Select) and _takes_some_of(element, table):
+            raise StatekitError(
+                f"where=…: in it is a SELECT of {table.name} with a LIMIT. A condition is asked anew in each batch, "
+                "and this one would find others each time. Ask for their keys first, and give those: "
+                "where=Message.id.in_(keys)."
+            )
+    return condition
+
+
+def _takes_some_of(select: Any, table: Any) -> bool:
+    """Return whether a SELECT gives a limited number of a table's own rows, and not one for each row outside of it."""
+    if not any(
+        getattr(select, name, None) is not None for name in ("_limit_clause", "_offset_clause", "_fetch_clause")
+    ):
+        return False
+    froms = select.get_final_froms()
+    if table in froms:
+        return any(getattr(column, "table", None) == table for column in select.selected_columns)
+    return any(root_table(each) == table for each in froms)
 
 
 class _Brackets(Grouping[Any]):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
 
 from statekit.bulk.records import LEASE
 
@@ -46,33 +48,38 @@ _NAMES = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_time
 
 @contextmanager
 def limited(
-    connection: Connection, seconds: float | None, lock_seconds: float | None, settings: Settings
+    session: Session, connection: Connection, seconds: float | None, lock_seconds: float | None, settings: Settings
 ) -> Iterator[Limits]:
     """Limit the statements of a transaction that has just begun.
 
     Args:
+        session: which will end the transaction.
         connection: in the transaction.
         seconds: how long a statement may take; None for no limit.
         lock_seconds: how long it may wait for a lock; None for as long as it may take.
         settings: the limits that it has already.
     """
-    limits = (_OnPostgreSQL if connection.dialect.name == "postgresql" else _OnSQLite)(connection, settings)
+    limits = (_OnPostgreSQL if connection.dialect.name == "postgresql" else _OnSQLite)(session, connection, settings)
     limits.begin(seconds, lock_seconds)
     try:
         yield limits
-    finally:
-        limits.end()
+    except BaseException:
+        limits.end(failed=True)
+        raise
+    limits.end(failed=False)
 
 
 class Limits:
     """The limits on the statements of a transaction.
 
     Args:
+        session: which will end the transaction.
         connection: in the transaction.
         settings: the limits that it has already.
     """
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, session: Session, connection: Connection, settings: Settings) -> None:
+        self._session = session
         self._connection = connection
         self._settings = settings
 
@@ -83,8 +90,12 @@ class Limits:
     def shorten(self, seconds: float | None) -> None:
         """Give what follows less time, because something has taken some."""
 
-    def end(self) -> None:
-        """Take them back, where they do not end with the transaction."""
+    def end(self, *, failed: bool) -> None:
+        """Take them back, where they do not end with the transaction.
+
+        Args:
+            failed: whether an error has come, after which the transaction is rolled back.
+        """
 
 
 class _OnPostgreSQL(Limits):
@@ -100,6 +111,11 @@ class _OnPostgreSQL(Limits):
     def shorten(self, seconds: float | None) -> None:
         self._set(seconds)
 
+    def end(self, *, failed: bool) -> None:
+        if not failed and isinstance(self._session.get_bind(), Connection):  # whose transaction goes on
+            known = (self._settings.statement, self._settings.lock, self._settings.idle)
+            self._write({name: f"{limit}ms" for name, limit in zip(_NAMES, known, strict=True)})
+
     def _set(self, *limits: float | None) -> None:
         known = (self._settings.statement, self._settings.lock, self._settings.idle)
         wanted = {
@@ -108,7 +124,10 @@ class _OnPostgreSQL(Limits):
             if limit is not None
         }
         if wanted:
-            self._connection.execute(sa.select(*(sa.func.set_config(*each, True) for each in wanted.items())))
+            self._write(wanted)
+
+    def _write(self, settings: dict[str, str]) -> None:
+        self._connection.execute(sa.select(*(sa.func.set_config(*each, True) for each in settings.items())))
 
 
 class _OnSQLite(Limits):
@@ -128,20 +147,30 @@ class _OnSQLite(Limits):
         self._thread.start()
 
     def _interrupt(self, driver: Any, seconds: float) -> None:
-        while not self._over.wait(seconds):
+        while not self._over.wait(min(seconds, threading.TIMEOUT_MAX)):
             driver.interrupt()
             seconds = _AGAIN  # it may have come between two statements
 
-    def end(self) -> None:
+    def end(self, *, failed: bool) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()  # it must not interrupt who has the connection next
-        if self._patience is not None and not self._connection.closed and not self._connection.invalidated:
-            self._set_patience(self._patience)
+        if self._patience is None:
+            return
+        if failed:
+            self._restore()
+        else:  # the commit may have to wait for readers
+            event.listen(self._session, "after_commit", self._restore, once=True)
+            event.listen(self._session, "after_rollback", self._restore, once=True)
+
+    def _restore(self, *_: Any) -> None:
+        patience, self._patience = self._patience, None
+        if patience is not None and not self._connection.closed and not self._connection.invalidated:
+            self._set_patience(patience)
 
     def _set_patience(self, milliseconds: int) -> None:
         self._connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1000))
+    return min(max(1, int(seconds * 1000)), 2**31 - 1)

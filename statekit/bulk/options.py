@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class Options:
             check_on_illegal(self.on_illegal)
         except ValueError as error:
             raise StatekitError(f"{call}(): {error}") from None
-        if self.rate is not None and not self.rate > 0:
+        if self.rate is not None and not 0 < self.rate < math.inf:
             raise StatekitError(f"{call}(rate={self.rate!r}): give rows a second, more than 0, or None for no limit.")
         return self
 

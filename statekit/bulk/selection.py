@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import QueryableAttribute, Session
 
 from statekit.bulk import condition
+from statekit.bulk.transient import was_ended
 from statekit.errors import StatekitError, show_states
 from statekit.guards.attach import guard_on
 from statekit.guards.current import asking, lock_database
@@ -91,7 +92,7 @@ class Selection:
             self.column = getattr(entity, attribute.key)
             self._start = entity
         self._plain_start = self.table if self.mapper is None else self.mapper.selectable
-        self.where = None if where is None else self._in_its_own_query(condition.checked(where))
+        self.where = None if where is None else self._in_its_own_query(condition.checked(where, self.table))
 
     def _in_its_own_query(self, where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
         """Return a condition that names other tables as one that asks whether there is such a row.
@@ -152,7 +153,9 @@ class Selection:
             is_sqlite = self.connection(session).dialect.name == "sqlite"
             with nullcontext() if is_sqlite else session.begin_nested():
                 return other.count(session) == counted
-        except sa.exc.SQLAlchemyError:
+        except sa.exc.SQLAlchemyError as error:
+            if was_ended(error):
+                raise
             return False
 
     def may_move(self, state: str | None) -> bool:
@@ -186,6 +189,7 @@ class Selection:
         connection = self.connection(session)
         if connection.dialect.name == "sqlite":
             lock_database(asking(connection), self.table)  # there are no locks on rows
+            query = query.where(*(each.is_not(None) for each in self.key))  # which a primary key may be there
         else:
             query = query.with_for_update(key_share=True, skip_locked=not waits, of=self.table)
         by_value: defaultdict[Any, list[Key]] = defaultdict(list)
@@ -204,8 +208,26 @@ class Selection:
         return self._execute(session, query).first() is not None
 
     def connection(self, session: Session) -> sa.Connection:
-        """Return the session's connection for the table."""
-        return session.connection(bind_arguments=self.bind_arguments)
+        """Return the session's connection for the table, which everything in the session uses from then on.
+
+        A session may send reads to another server than writes; what is read here has to be held where it is written.
+        """
+        bind = self.bind(session)
+        session.get_bind = lambda *args, **options: bind  # type: ignore[method-assign]
+        return session.connection()
+
+    def bind(self, session: Session) -> sa.Engine | sa.Connection:
+        """Return where the session writes the table.
+
+        Raises:
+            StatekitError: to several databases.
+        """
+        if any(each.__name__ == "ShardedSession" for each in type(session).__mro__):
+            raise StatekitError(
+                f"{type(session).__name__}: a job counts the rows of one database. Give the Engine of a shard, or a "
+                "sessionmaker for it, and begin a job for each."
+            )
+        return session.get_bind(**self.bind_arguments)
 
     @property
     def bind_arguments(self) -> dict[str, Any]:
@@ -214,7 +236,8 @@ class Selection:
         return arguments if self.mapper is None else {"mapper": self.mapper, **arguments}
 
     def _execute(self, session: Session, query: Any) -> Any:
-        return session.execute(query, bind_arguments=self.bind_arguments)
+        self.connection(session)
+        return session.execute(query)
 
     def _movable(self) -> sa.ColumnElement[bool]:
         if self.guard.mode in PASSING and self.where is not None:
@@ -238,6 +261,6 @@ class Selection:
 
 def _is_after(key: Sequence[Any], after: Key) -> sa.ColumnElement[bool]:
     if len(key) == 1:
-        return key[0] > after[0]  # type: ignore[no-any-return]
+        return key[0] > sa.bindparam(None, after[0], key[0].type, unique=True)  # type: ignore[no-any-return]
     values = [sa.bindparam(None, part, each.type, unique=True) for part, each in zip(after, key, strict=True)]
     return sa.tuple_(*key) > sa.tuple_(*values)

@@ -171,10 +171,8 @@ def _driven(run: Run, opened: Callable[[], Session], *, only_prepare: bool = Fal
     steps = run.steps(only_prepare=only_prepare or is_preparing())
 
     def done(function: Callable[[Session], Any]) -> Any:
-        with opened() as session:
-            answer = function(session)
-            session.commit()
-        return answer
+        with opened() as session, session.begin():
+            return function(session)
 
     try:
         step = next(steps)

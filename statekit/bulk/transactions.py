@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from statekit.bulk import cursor
-from statekit.bulk.limits import Settings, limited
+from statekit.bulk.limits import Limits, Settings, limited
 from statekit.bulk.options import Options
 from statekit.bulk.records import HEARTBEAT, Records, new_token, no_table, schema_of
 from statekit.bulk.selection import Key, Selection
@@ -85,8 +86,8 @@ class Transactions:
         self._token = options.job or new_token()
         self._records = Records(None)
         self._settings = Settings()
-        default = f"{selection.model} to {selection.target}" if outer is None else outer.name
-        self.name: str = options.operation or default
+        self._operation = options.operation or (None if outer is None else outer.name)
+        self.name: str = self._operation or f"{selection.model} to {selection.target}"
         self.row: Any = None
         self.pool: Any = None
         self.holds_all = False
@@ -100,9 +101,10 @@ class Transactions:
 
     def find_pool(self, session: Session) -> None:
         """Look which pool the connections will come from, without taking one."""
-        engine = session.get_bind(**self._selection.bind_arguments).engine
-        self.pool = engine.pool
-        self.holds_all = engine.dialect.name == "sqlite"
+        bind = self._selection.bind(session)
+        self.holds_all = bind.dialect.name == "sqlite"
+        if isinstance(bind, sa.Engine):  # else the session has a connection of the caller's, as tests do
+            self.pool = bind.pool
 
     def open(self, session: Session) -> float | None:
         """Create the job, or find it.
@@ -118,11 +120,11 @@ class Transactions:
             )
         self._records = records = Records(schema_of(self._selection.table.metadata, connection))
         self._settings = Settings.of(connection)
-        with limited(connection, self._limit(1, 0), None, self._settings):
+        with limited(session, connection, self._limit(1, 0), None, self._settings) as limits:
             row = records.get(connection, self._token)  # the commit of a first attempt may not have been answered
             refused: list[Move] = []
             if row is None and self._options.job is None:
-                refused = self._create(session, connection)
+                refused = self._create(session, connection, limits)
                 row = records.get(connection, self._token)
             self._check(row, connection.dialect)
             rate = row.rate or records.known_rate(connection, **self._kind(row.operation))
@@ -142,25 +144,32 @@ class Transactions:
             "operation": operation,
         }
 
-    def _create(self, session: Session, connection: sa.Connection) -> list[Move]:
+    def _create(self, session: Session, connection: sa.Connection, limits: Limits) -> list[Move]:
         """Write the job, and return the moves that are refused at once."""
         selection = self._selection
+        self.is_counting = True
+        start = time.monotonic()
         with self._block():
-            self.is_counting = True
             counted = selection.count(session)
-            self.is_counting = False
+            seconds = time.monotonic() - start
             refused = {state: n for state, n in counted.items() if not selection.may_move(state)}
-            moves = self._refused(session, connection, refused)
+            moves = self._refused(session, connection, refused, limits)
         rendered = selection.rendered(connection.dialect)
         sql = None if rendered is None else rendered.sql
         if connection.get_execution_options().get("schema_translate_map"):
             sql = None  # which says of no table in which schema it is meant
+        left = self._limit(1, 0)
+        limits.shorten(left)
+        if left is not None and seconds > left / 4:
+            sql = None  # to count once more would not leave much time to move anything
         if sql is not None and not selection.finds_the_same(session, sql, counted):
             sql = None
+        self.is_counting = False
+        limits.shorten(self._limit(1, 0))
         self._records.create(
             connection,
             self._token,
-            **self._kind(self._options.operation),
+            **self._kind(self._operation),
             model=selection.model,
             on_illegal=self._options.on_illegal,
             condition=sql,
@@ -170,7 +179,9 @@ class Transactions:
         )
         return moves
 
-    def _refused(self, session: Session, connection: sa.Connection, refused: dict[str | None, int]) -> list[Move]:
+    def _refused(
+        self, session: Session, connection: sa.Connection, refused: dict[str | None, int], limits: Limits
+    ) -> list[Move]:
         """Return the moves of rows that must not make them.
 
         Raises:
@@ -178,7 +189,10 @@ class Transactions:
         """
         selection = self._selection
         guard = selection.guard
-        keys = {state: selection.refused(session, state, _NAMED) for state in refused}
+        keys = {}
+        for state in refused:
+            limits.shorten(self._limit(1, 0))
+            keys[state] = selection.refused(session, state, _NAMED)
         moves = [
             guard.move("blocked", (state, selection.target), keys[state], number=number, mode=guard.mode)
             for state, number in refused.items()
@@ -223,14 +237,15 @@ class Transactions:
 
     def note_failure(self, session: Session, error: str) -> None:
         """Note with the job that a call has ended with an error."""
-        self._records.failed(self._selection.connection(session), self._token, error)
+        with self._limited(session) as connection:
+            self._records.failed(connection, self._token, error)
 
     def note_what_is_left(self, session: Session, rate: float | None) -> Any:
         """Note what no batch has come after, and return the job's row."""
-        connection = self._selection.connection(session)
-        self._write_notes(connection)
-        self._records.came_to_nothing(connection, self._token, self.retries.total(), rate)
-        return self._records.get(connection, self._token)
+        with self._limited(session) as connection:
+            self._write_notes(connection)
+            self._records.came_to_nothing(connection, self._token, self.retries.total(), rate)
+            return self._records.get(connection, self._token)
 
     def explained(self, error: Exception) -> Exception:
         """Return what to raise for an error that has kept a job from being made."""
@@ -243,19 +258,29 @@ class Transactions:
 
     def join(self, session: Session) -> None:
         """Take a lease."""
-        connection = self._selection.connection(session)
-        with limited(connection, self._limit(1, 0), None, self._settings):
+        with self._limited(session) as connection:
             self.lease = self._records.join(connection, self._token)
 
     def renew(self, session: Session) -> None:
         """Say that this call is alive."""
+        with self._limited(session) as connection:
+            self._renew(connection)
+
+    def _renew(self, connection: sa.Connection) -> None:
         if self.lease is not None:
-            self._records.renew(self._selection.connection(session), self.lease)
+            self._records.renew(connection, self.lease)
 
     def leave(self, session: Session) -> None:
         """Give the lease back."""
         if self.lease is not None:
-            self._records.leave(self._selection.connection(session), self.lease)
+            with self._limited(session) as connection:
+                self._records.leave(connection, self.lease)
+
+    @contextmanager
+    def _limited(self, session: Session) -> Iterator[sa.Connection]:
+        connection = self._selection.connection(session)
+        with limited(session, connection, self._limit(1, 0), None, self._settings):
+            yield connection
 
     # -- a batch
 
@@ -273,7 +298,7 @@ class Transactions:
         start = time.monotonic()
         limit = self._limit(number, 0)
         lock_wait = None if not waits else _LOCK_WAIT if limit is None else min(_LOCK_WAIT, limit / 2)
-        with limited(connection, limit, lock_wait, self._settings) as limits, self._block():
+        with limited(session, connection, limit, lock_wait, self._settings) as limits, self._block():
             rows, last = self._selection.claim(session, number, after, waits=waits)
             finding = time.monotonic() - start
             if not rows:
@@ -297,7 +322,7 @@ class Transactions:
             )
             if time.monotonic() - self.heard_at >= HEARTBEAT:
                 self.heard_at = time.monotonic()
-                self.renew(session)
+                self._renew(connection)
         return Moved(claimed, tuple(moved), last, row, finding)
 
     def _write_notes(self, connection: sa.Connection) -> None:

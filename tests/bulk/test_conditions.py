@@ -628,7 +628,7 @@ def test_a_condition_has_the_same_shape_for_every_driver(engine: sa.Engine, data
     box = Mailbox(engine)
 
     def shape(name: str, of: Any) -> str:
-        condition = checked(box.where(name))
+        condition = checked(box.where(name), box.message.__table__)
         return rendered(condition, box.message.__table__, of).shape
 
     names = box.conditions()

@@ -7,8 +7,10 @@ and what to look at.
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
+import sqlite3
 import sys
 import weakref
 from typing import Any
@@ -698,3 +700,45 @@ def test_a_table_without_the_annotations_of_a_statement_is_the_table(message: An
     assert not annotated._deannotate()._annotations
     assert annotated._deannotate().c.id is table.c.id
     assert table._deannotate() is table
+
+
+def test_a_pool_says_how_many_connections_it_may_have() -> None:
+    """``bulk.pressure`` asks whether all are in use. Look at sqlalchemy/pool/impl.py, ``QueuePool``."""
+    pool = QueuePool(lambda: None, pool_size=3, max_overflow=4)  # type: ignore[arg-type, return-value]
+    assert (pool.size(), pool._max_overflow, pool.checkedout()) == (3, 4, 0)
+
+
+@pytest.mark.parametrize("dialect", [postgresql.asyncpg.dialect(), postgresql.psycopg.dialect(), postgresql.dialect()])
+def test_a_copy_of_a_dialect_writes_parameters_in_another_way(dialect: Any, message: Any) -> None:
+    """``bulk.condition`` has texts without a driver's ways. Look at ``PGCompiler`` and ``DefaultDialect``."""
+    plain = copy.copy(dialect)
+    plain.paramstyle, plain.positional, plain._bind_typing_render_casts = "named", False, False
+    plain.identifier_preparer = plain.preparer(plain)
+    where = sa.and_(message.id == 7, message.subject.like("100%"))
+    assert str(where.compile(dialect=plain)) == "message.id = :id_1 AND message.subject LIKE :subject_1"
+    literal = where.compile(dialect=plain, compile_kwargs={"literal_binds": True})
+    assert str(literal) == "message.id = 7 AND message.subject LIKE '100%'"
+    assert not literal.binds
+    assert "%(" in str(where.compile(dialect=dialect)) or "$1" in str(where.compile(dialect=dialect))
+
+
+def test_brackets_without_an_operator_stay_within_others(message: Any) -> None:
+    """``bulk.condition`` keeps a text with OR together by it. Look at ``BooleanClauseList._construct``."""
+
+    class Brackets(sa.sql.elements.Grouping[Any]):
+        inherit_cache = True
+        operator = None
+
+    where = sa.and_(message.id == 1, Brackets(sa.and_(sa.text("a OR b"), message.id == 2)))
+    assert str(where) == "message.id = :id_1 AND (a OR b AND message.id = :id_2)"
+
+
+def test_a_connection_of_aiosqlite_has_one_of_pythons_own() -> None:
+    """``bulk.limits`` interrupts it from a thread, where nothing can be awaited."""
+    aiosqlite = pytest.importorskip("aiosqlite")
+
+    async def body() -> bool:
+        async with aiosqlite.connect(":memory:") as connection:
+            return isinstance(connection._conn, sqlite3.Connection)
+
+    assert asyncio.run(body())
