@@ -1,4 +1,4 @@
-"""The story of the incident, told in the terminal: ``python -m examples.inbox``. Every number in it is counted."""
+"""The story of two incidents, told in the terminal: ``python -m examples.inbox``. Every number in it is counted."""
 
 from __future__ import annotations
 

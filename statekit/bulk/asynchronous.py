@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from statekit.bulk.options import BUDGET, Options
+from statekit.bulk.options import BUDGET, Closing, Options
 from statekit.bulk.preparing import in_time, is_preparing
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch, BulkResult
@@ -55,12 +55,16 @@ async def atransition_all(
         progress: a function or a coroutine function.
         on_batch: a function or a coroutine function.
     """
-    chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place())
+    chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place(), progress)
     run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "atransition_all")
-    async with aclosing(_driven(run, opened)) as results:
-        async for result in results:
-            if progress is not None:
-                await _answer(progress(result))
+    try:
+        async with aclosing(_driven(run, opened)) as results:
+            async for result in results:
+                if progress is not None:
+                    await _answer(progress(result))
+    finally:
+        if isinstance(progress, Closing):
+            progress.close()
     return run.result
 
 
@@ -78,7 +82,7 @@ def atransition_batches(
     on_batch: Callable[[Batch], Any] | None = None,
     rate: float | None = None,
     pool_guard: PoolState | None = None,
-) -> AsyncIterator[BulkResult]:
+) -> AsyncGenerator[BulkResult, None]:
     """Do what :func:`statekit.bulk.transition_batches` does, in an event loop: ``async for result in …``.
 
     Arguments and errors are those of :func:`atransition_all`.
@@ -86,7 +90,7 @@ def atransition_batches(
     chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place())
     run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "atransition_batches")
 
-    async def results() -> AsyncIterator[BulkResult]:
+    async def results() -> AsyncGenerator[BulkResult, None]:
         async with aclosing(_driven(run, opened)) as each:
             async for result in each:
                 yield result
@@ -141,7 +145,7 @@ async def _answer(answered: Any) -> Any:
 
 async def _driven(
     run: Run, opened: Callable[[], AsyncSession], *, only_prepare: bool = False
-) -> AsyncGenerator[BulkResult]:
+) -> AsyncGenerator[BulkResult, None]:
     steps = run.steps(only_prepare=only_prepare or is_preparing())
 
     async def done(function: Callable[[Session], Any]) -> Any:
@@ -170,5 +174,11 @@ async def _driven(
     finally:
         steps.close()
         if run.can_leave:
-            with suppress(sa.exc.SQLAlchemyError, asyncio.CancelledError):  # else it runs out
-                await asyncio.shield(done(run.leave))
+            leaving = asyncio.ensure_future(done(run.leave))
+            try:
+                await asyncio.shield(leaving)
+            except asyncio.CancelledError:
+                await asyncio.wait([leaving])  # it has a connection
+                raise
+            except sa.exc.SQLAlchemyError:
+                pass  # the lease runs out

@@ -7,6 +7,8 @@ import re
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.sql.compiler import COLLECT_CARTESIAN_PRODUCTS
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.visitors import iterate
 
@@ -43,11 +45,13 @@ def checked(where: Any, table: Any) -> sa.ColumnElement[bool]:
     parts = list(where) if isinstance(where, list | tuple) else [where]
     try:
         for part in parts:
+            if isinstance(part, sa.SelectBase):
+                raise StatekitError("where=select(…): give a condition, such as Message.id.in_(select(…)).")
             sa.select(sa.literal_column("1")).where(part)
     except sa.exc.ArgumentError as error:
         raise StatekitError(
-            f"where={where!r}: {error} Give what a SELECT's where() takes, such as Message.sender == 'ada', or a list "
-            "of it."
+            f"where={where!r}: {str(error).rstrip('.')}. Give what a SELECT's where() takes, such as "
+            "Message.sender == 'ada', or a list of it."
         ) from None
     if not parts:
         raise StatekitError("where=[]: that is no condition. Leave it out to move every row that may move.")
@@ -72,6 +76,31 @@ def _takes_some_of(select: Any, table: Any) -> bool:
     if table in froms:
         return any(getattr(column, "table", None) == table for column in select.selected_columns)
     return any(root_table(each) == table for each in froms)
+
+
+def check_joined(where: sa.ColumnElement[bool], start: Any, table: Any) -> None:
+    """Check that what a condition says of other tables has to do with the rows that it is to find.
+
+    Args:
+        where: the condition.
+        start: the FROM that it stands in.
+        table: whose rows it is to find.
+
+    Raises:
+        StatekitError: nothing connects another table with them, so that it would find all of them or none.
+    """
+    if any(isinstance(each, sa.TextClause) or getattr(each, "is_literal", False) for each in iterate(where)):
+        return  # which may be what connects them
+    dialect = DefaultDialect()
+    statement: Any = sa.select(sa.literal_column("1")).select_from(start).where(where)
+    compiled: Any = dialect.statement_compiler(dialect, statement, linting=COLLECT_CARTESIAN_PRODUCTS)
+    apart, from_where = compiled.from_linter.lint()
+    if apart:
+        names = sorted({getattr(each, "name", str(each)) for each in (*apart, from_where)})
+        raise StatekitError(
+            f"where=…: nothing in it connects {' with '.join(names)}, so that it says nothing of single rows of "
+            f"{table.name}. Say how they belong together, such as Customer.id == Order.customer_id."
+        )
 
 
 class _Brackets(Grouping[Any]):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch
@@ -15,6 +16,13 @@ from statekit.observe.modes import check_on_illegal
 
 BUDGET = dt.timedelta(seconds=8)
 """How long a call takes at most where nobody says otherwise: what fits into the 10 s of many platforms."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """What shows progress and has something to do at the end, such as to end a line."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,7 @@ class Options:
     rate: float | None = None
     pool_guard: PoolState | None = None
     place: str | None = None
+    progress: Callable[..., Any] | None = None
 
     def checked(self, call: str) -> Options:
         """Return it, if it can be done.
@@ -54,7 +63,17 @@ class Options:
         if self.operation is not None and (not isinstance(self.operation, str) or not self.operation.strip()):
             raise StatekitError(f"{call}(operation={self.operation!r}): give a name, such as 'Spam capture', or None.")
         if self.job is not None and (not isinstance(self.job, str) or not self.job):
-            raise StatekitError(f"{call}(job={self.job!r}): give the job of a result before, or None for a new one.")
+            raise StatekitError(f"{call}(job={self.job!r}): give result.job of a call before, or None for a new one.")
+        for name, text in (("operation", self.operation), ("job", self.job)):
+            if text is not None and not text.isprintable():
+                raise StatekitError(f"{call}({name}={text!r}): there is a letter in it that cannot be printed.")
+        for name, function in (("progress", self.progress), ("on_batch", self.on_batch)):
+            if function is not None and (not callable(function) or _is_bar(function)):
+                raise StatekitError(f"{call}({name}={function!r}): give a function of it, such as print or bar().")
+            if inspect.iscoroutinefunction(function) and not call.startswith("a"):
+                raise StatekitError(f"{call}({name}={function!r}): nobody awaits that here; give a plain function.")
+        if self.pool_guard is not None and not hasattr(self.pool_guard, "state"):
+            raise StatekitError(f"{call}(pool_guard={self.pool_guard!r}): give something that has a state.")
         try:
             check_on_illegal(self.on_illegal)
         except ValueError as error:
@@ -73,3 +92,11 @@ class Options:
             return budget
         left = max(0.0, (self.deadline - dt.datetime.now(dt.UTC)).total_seconds())
         return left if budget is None or self.budget is BUDGET else min(budget, left)
+
+
+def _is_bar(function: Any) -> bool:
+    """Return whether the brackets of bar() were forgotten, which would show nothing."""
+    return (getattr(function, "__module__", None), getattr(function, "__name__", None)) == (
+        "statekit.bulk.terminal",
+        "bar",
+    )

@@ -124,9 +124,8 @@ class BulkTask:
             raise StatekitError(
                 f"{self._name} is a coroutine function, and defer() has no event loop: await defer_async(…)."
             )
-        if job is None:
-            with preparing():
-                job = self._token_of(self._function(job=None, budget=self._budget, **arguments))
+        with preparing():  # which looks at a job that is there already
+            job = self._token_of(self._function(job=job, budget=self._budget, **arguments))
         first = self._first_steps(job, workers, arguments)
         self.task.configure().job_manager.batch_defer_jobs(jobs=first)
         return job
@@ -134,9 +133,8 @@ class BulkTask:
     async def defer_async(self, *, workers: int = 1, job: str | None = None, **arguments: Any) -> str:
         """Do what :meth:`defer` does, in an event loop; a function that is none of coroutines runs in a thread."""
         self._check(workers, job, arguments)
-        if job is None:
-            with preparing():
-                job = self._token_of(await self._call(None, arguments))
+        with preparing():  # which looks at a job that is there already
+            job = self._token_of(await self._call(job, arguments))
         first = self._first_steps(job, workers, arguments)
         await self.task.configure().job_manager.batch_defer_jobs_async(jobs=first)
         return job

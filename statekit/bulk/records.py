@@ -89,7 +89,10 @@ class Records:
             "seen_at": now(),
         }
         self._execute(connection, sa.update(job).where(job.c.id == token).values(values))
-        return self.get(connection, token)
+        row = self.get(connection, token)
+        if row is None:
+            raise StatekitError(f"The job {token!r} has been removed from {job.fullname}: nothing can count its rows.")
+        return row
 
     def finish(self, connection: Connection, token: str) -> bool:
         """Say that a job is finished, and return whether it was not already."""

@@ -82,7 +82,7 @@ class Run:
         self._options = options
         self._job = Transactions(selection, options, self._limit)
         self._sizing = Sizing(self._budget)
-        self._batch_size = 0
+        self._batch_size = self._largest = 0
         self._gave_way_at = self._began
         self._is_first = self._has_warned = False
         self._has_tried = self._has_moved = self._is_stalled = False
@@ -196,7 +196,7 @@ class Run:
         after = cursor.from_json(self._job.row.cursor)
         waits = False
         kept = moved_in_pass = failed = 0
-        while not self._is_over and (number := self._sizing.next(self._left)):
+        while not self._is_over and (number := self._next()):
             if must_wait(self._options.pool_guard, self._job.pool):
                 yield from self._sleep(PAUSE)
                 continue
@@ -234,6 +234,15 @@ class Run:
                 waits = True
         self._is_stalled = self._has_tried and not self._has_moved and not self._is_over
 
+    def _next(self) -> int:
+        """Return how many rows the next batch is to have; 0 if there is no time for one.
+
+        One row is tried in each call, whatever it took the last time.
+        """
+        left = self._left
+        has_time = left is not None and left > self._sizing.margin
+        return self._sizing.next(left) or int(has_time and not self._has_tried)
+
     def _batch(self, number: int, after: Key | None, waits: bool) -> Work:
         return Work(lambda session: self._job.move(session, number, after, waits=waits, rate=self._sizing.rate))
 
@@ -251,6 +260,7 @@ class Run:
         """
         if was_ended(error):
             self._sizing.was_ended(number, seconds)
+            self._job.retries["took longer than the time that was left"] += 1
             return failed <= _ATTEMPTS
         reason, left = reason_of(error) or (CONNECTION_LOST if is_away(error) else None), self._left
         if reason is None:
@@ -276,8 +286,9 @@ class Run:
         if not waited:  # what a lock has taken says nothing about the rows
             self._sizing.took(moved.claimed, seconds, moved.finding)
         self._batch_size = moved.claimed
+        self._largest = max(self._largest, moved.claimed)
         result = self.result
-        texts.completed(result, len(moved.identities))
+        texts.completed(result, len(moved.identities), self._largest)
         self._warn_if_too_long()
         if self._options.on_batch is not None and moved.identities:
             yield Call(self._options.on_batch, Batch(moved.identities, result))

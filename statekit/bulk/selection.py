@@ -17,7 +17,6 @@ from statekit.errors import StatekitError, show_states
 from statekit.guards.attach import guard_on
 from statekit.guards.current import asking, lock_database
 from statekit.guards.guard import Guard
-from statekit.observe.modes import PASSING
 
 Key = tuple[Any, ...]
 
@@ -43,6 +42,7 @@ class Selection:
         value: the target as the column's type binds it.
         model: the class whose attribute was given, whose rows alone are moved; of a column, the guard's.
         where: the condition.
+        passes: whether rows move as well that must not: the job was begun in "observe" or inside of an override.
 
     Raises:
         StatekitError: the attribute has no guard; the table has no primary key; no state of that name; nothing may ever
@@ -50,10 +50,9 @@ class Selection:
     """
 
     def __init__(self, attribute: Any, target: Any, where: Any, call: str) -> None:
-        if isinstance(attribute, type):
-            raise StatekitError(
-                f"{call}(…, {attribute.__name__}): an attribute is asked for, such as {attribute.__name__}.status."
-            )
+        if isinstance(attribute, type | str):
+            name = getattr(attribute, "__name__", "Message")
+            raise StatekitError(f"{call}(…, {attribute!r}): an attribute is asked for, such as {name}.status.")
         guard = guard_on(attribute)
         if guard is None:
             raise StatekitError(
@@ -92,6 +91,7 @@ class Selection:
             self.column = getattr(entity, attribute.key)
             self._start = entity
         self._plain_start = self.table if self.mapper is None else self.mapper.selectable
+        self.passes = False
         self.where = None if where is None else self._in_its_own_query(condition.checked(where, self.table))
 
     def _in_its_own_query(self, where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -104,6 +104,7 @@ class Selection:
         froms = sa.select(sa.literal_column("1")).where(where).get_final_froms()
         if all(each in own for each in froms):
             return condition.in_brackets(where)
+        condition.check_joined(where, self._plain_start, self.table)
         return sa.exists(sa.select(sa.literal_column("1")).where(where).correlate(*own))
 
     def rendered(self, dialect: Any) -> condition.Rendered | None:
@@ -160,7 +161,7 @@ class Selection:
 
     def may_move(self, state: str | None) -> bool:
         """Return whether rows in a state are moved: legally, or because the mode lets them pass."""
-        return state in self.sources or self.guard.mode in PASSING
+        return state in self.sources or self.passes
 
     def refused(self, session: Session, source: str | None, number: int) -> list[Key]:
         """Return the primary keys of some rows that are in a state and are refused."""
@@ -240,7 +241,7 @@ class Selection:
         return session.execute(query)
 
     def _movable(self) -> sa.ColumnElement[bool]:
-        if self.guard.mode in PASSING and self.where is not None:
+        if self.passes and self.where is not None:
             return sa.and_(self.column.is_distinct_from(self.value), self.where)
         found = self._is_in(self.sources)
         return found if self.where is None else sa.and_(found, self.where)

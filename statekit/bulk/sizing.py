@@ -20,6 +20,8 @@ _DECAY = 0.75
 _SHARE = 0.08
 """Less than an eighth: a batch whose rows cost eight times as much as the last one's still fits what is left."""
 _MARGIN = 0.2
+_TELLING = 0.1
+"""After how many seconds of moving the cost of a row can be told: the first batches take hardly more than a commit."""
 
 
 def margin(budget: float | None) -> float:
@@ -52,6 +54,8 @@ class Sizing:
         self.rate = rate
         self.largest = LARGEST
         self._finding = 0.0
+        self._has_moved = False
+        self._moving = 0.0 if rate is None else _TELLING
         self._next = FIRST if rate is None else max(FIRST, math.floor(rate * LONGEST / 8))
 
     def next(self, left: float | None) -> int:
@@ -74,8 +78,10 @@ class Sizing:
 
     def seconds_for(self, number: int) -> float | None:
         """Return how long some rows will take, in batches as large as they become; None if nothing is known."""
-        if self.rate is None:
-            return None if number else 0.0
+        if not number:
+            return 0.0
+        if self.rate is None or self._moving < _TELLING:
+            return None
         batch = max(1.0, min(self.largest, self.rate * max(LONGEST, self._finding)))
         return number / self.rate + math.ceil(number / batch) * self._finding
 
@@ -89,8 +95,8 @@ class Sizing:
         if left is None:
             return None
         usable = max(left - self.margin / 2, 0.001)
-        # Of the first batch nobody knows anything: if it is ended, there is still time for a single row.
-        return usable / 2 if self.rate is None and number > 1 else usable
+        # Of the first batch of a call too little is known: if it is ended, there is still time for a single row.
+        return usable if self._has_moved or number == 1 else usable / 2
 
     def took(self, number: int, seconds: float, finding: float = 0.0) -> None:
         """Note what a batch has taken.
@@ -101,13 +107,18 @@ class Sizing:
             finding: the part of it that it took to find the rows.
         """
         self._finding = finding
-        last = number / max(seconds - finding, 1e-6)
+        self._has_moved = True
+        self._next = max(1, 2 * number)
+        moving = seconds - finding
+        last = number / max(moving, 1e-6)
+        self._moving += moving
+        if self.rate is not None and last < self.rate and moving < _TELLING / 2:
+            return  # it was too short to say anything about rows: its commit has taken most of it
         mean = last if self.rate is None else _DECAY * self.rate + (1 - _DECAY) * last
         self.rate = min(mean, last)
-        self._next = max(1, 2 * number)
 
     def was_ended(self, number: int, seconds: float) -> None:
         """Note that a batch was ended by the database because it took too long; nothing of it is there."""
         least = number / max(seconds, 1e-6)
         self.rate = least if self.rate is None else min(self.rate, least)
-        self._next = max(1, number // 4)
+        self._next = max(1, number // 4) if self._has_moved else 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import QueryableAttribute, Session, scoped_session, sessionmaker
 
-from statekit.bulk.options import BUDGET, Options
+from statekit.bulk.options import BUDGET, Closing, Options
 from statekit.bulk.preparing import in_time, is_preparing
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch, BulkResult
@@ -57,7 +57,8 @@ def transition_all(
         budget: how long the call takes at most; None for no limit.
         operation: what logs, the ledger and the result call it, such as "Spam capture"; None for the name of the
             :func:`operation` around the call.
-        progress: called with a :class:`BulkResult` before the first batch and after each one.
+        progress: called with a :class:`BulkResult` before the first batch and after each one. If it has a ``close()``,
+            as :func:`statekit.bulk.bar` has, that is called at the end.
         job: the token of a job to go on with; None begins a new one.
         on_illegal: what becomes of rows that the condition finds and that must not make the move. "skip": they stay,
             and are counted once. "raise": nothing is moved at all. "observe": they are moved and counted.
@@ -77,11 +78,15 @@ def transition_all(
             takes longer than the budget.
         DBAPIError: the database refuses a batch for a reason that does not go away. What is done stays done.
     """
-    chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place())
+    chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place(), progress)
     run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "transition_all")
-    for result in _driven(run, opened):
-        if progress is not None:
-            progress(result)
+    try:
+        for result in _driven(run, opened):
+            if progress is not None:
+                progress(result)
+    finally:
+        if isinstance(progress, Closing):
+            progress.close()
     return run.result
 
 
@@ -99,7 +104,7 @@ def transition_batches(
     on_batch: Callable[[Batch], Any] | None = None,
     rate: float | None = None,
     pool_guard: PoolState | None = None,
-) -> Iterator[BulkResult]:
+) -> Generator[BulkResult, None, None]:
     """Do what :func:`transition_all` does, and yield a result before the first batch, after each one, and at the end.
 
     No transaction is open while the caller has the result, and the caller's time is a part of the budget. Who stops
@@ -108,12 +113,12 @@ def transition_batches(
     Args and errors are those of :func:`transition_all`; errors in the arguments are raised at once.
 
     Returns:
-        An iterator of :class:`BulkResult`; the last one is what :func:`transition_all` would have returned.
+        A generator of :class:`BulkResult`; the last one is what :func:`transition_all` would have returned.
     """
     chosen = Options(budget, deadline, operation, job, on_illegal, on_batch, rate, pool_guard, place())
     run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "transition_batches")
 
-    def results() -> Iterator[BulkResult]:
+    def results() -> Generator[BulkResult, None, None]:
         yield from _driven(run, opened)
         yield run.result
 
@@ -167,7 +172,9 @@ def _opened(bind: Any, call: str) -> Callable[[], Session]:
     raise StatekitError(f"{call}({bind!r}, …): {hint}")
 
 
-def _driven(run: Run, opened: Callable[[], Session], *, only_prepare: bool = False) -> Generator[BulkResult]:
+def _driven(
+    run: Run, opened: Callable[[], Session], *, only_prepare: bool = False
+) -> Generator[BulkResult, None, None]:
     steps = run.steps(only_prepare=only_prepare or is_preparing())
 
     def done(function: Callable[[Session], Any]) -> Any:

@@ -32,9 +32,9 @@ def would_exceed(name: str, result: BulkResult, budget: float) -> None:
     )
 
 
-def completed(result: BulkResult, number: int) -> None:
-    """Say that a batch has committed, and how many there will be at this size."""
-    of = result.batches + (math.ceil(result.remaining / number) if number else 0)
+def completed(result: BulkResult, number: int, largest: int) -> None:
+    """Say that a batch of some rows has committed, and how many there will be if the others are as large as can be."""
+    of = result.batches + math.ceil(result.remaining / largest)
     verb = verb_of(result.operation).lower()
     _write(logging.INFO, result, "Batch %d/%d completed: %s rows %s", result.batches, of, f"{number:,}", verb)
 

@@ -21,11 +21,13 @@ from statekit.errors import StatekitError
 from statekit.guards.guard import refusal_of
 from statekit.guards.statements import by_keys
 from statekit.observe.hook import publish
+from statekit.observe.modes import PASSING
 from statekit.observe.move import Move
 from statekit.observe.operation import Operation, current_operation
 
 _NAMED = 10
 _LOCK_WAIT = 1.0
+_TO_READ = 0.5
 
 Limit = Callable[[int, float], float | None]
 
@@ -120,15 +122,18 @@ class Transactions:
             )
         self._records = records = Records(schema_of(self._selection.table.metadata, connection))
         self._settings = Settings.of(connection)
-        with limited(session, connection, self._limit(1, 0), None, self._settings) as limits:
+        limit = self._limit(1, 0)
+        if limit is not None and self._options.job is not None:
+            limit = max(limit, _TO_READ)  # whoever comes too late is told how far it is all the same
+        with limited(session, connection, limit, None, self._settings) as limits:
             row = records.get(connection, self._token)  # the commit of a first attempt may not have been answered
             refused: list[Move] = []
             if row is None and self._options.job is None:
                 refused = self._create(session, connection, limits)
                 row = records.get(connection, self._token)
             self._check(row, connection.dialect)
+            self._choose_mode(row)
             rate = row.rate or records.known_rate(connection, **self._kind(row.operation))
-        self._on_illegal = row.on_illegal
         self.name = row.operation or self.name
         self.row = row
         with self._block():
@@ -150,6 +155,8 @@ class Transactions:
         self.is_counting = True
         start = time.monotonic()
         with self._block():
+            mode = selection.guard.mode
+            selection.passes = mode in PASSING
             counted = selection.count(session)
             seconds = time.monotonic() - start
             refused = {state: n for state, n in counted.items() if not selection.may_move(state)}
@@ -171,7 +178,7 @@ class Transactions:
             self._token,
             **self._kind(self._operation),
             model=selection.model,
-            on_illegal=self._options.on_illegal,
+            on_illegal="override" if mode == "override" else self._options.on_illegal,
             condition=sql,
             condition_shape=None if rendered is None else rendered.shape,
             total=counted.total(),
@@ -209,6 +216,23 @@ class Transactions:
             )
         return moves
 
+    def _choose_mode(self, row: Any) -> None:
+        """Have the job go on as it was begun.
+
+        Raises:
+            StatekitError: it was begun inside of an override, and that is not in force here.
+        """
+        is_overridden = row.on_illegal == "override"
+        self._on_illegal = None if is_overridden else row.on_illegal
+        with self._block():
+            mode = self._selection.guard.mode
+        if is_overridden and mode != "override":
+            raise StatekitError(
+                f"job={row.id!r} was begun inside of override(…), so that rows move that must not. Go on with it "
+                "inside of an override(…) as well."
+            )
+        self._selection.passes = is_overridden or (row.on_illegal == "observe" and mode in PASSING)
+
     def _check(self, row: Any, dialect: Any) -> None:
         """Check that the job is the one that is asked for.
 
@@ -232,8 +256,10 @@ class Transactions:
                 f"job={row.id!r} was begun with another condition: where {row.condition_shape or 'nothing'}, and asked "
                 f"for is where {rendered.shape}. Go on with the job as it was begun, or begin a new one: job=None."
             )
-        if rendered is None and row.condition_shape is not None:
-            selection.go_on_with(row.condition, row.id)
+        if rendered is None and row.condition_shape is None:
+            return
+        if rendered is None or (row.condition is not None and rendered.sql != row.condition):
+            selection.go_on_with(row.condition, row.id)  # with the values that it was begun with
 
     def note_failure(self, session: Session, error: str) -> None:
         """Note with the job that a call has ended with an error."""

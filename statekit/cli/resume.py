@@ -74,7 +74,7 @@ class _Going:
         results: Any
         with self._ledger_of(engine):
             try:
-                with closing(transition_batches(engine, *self._arguments, **self.options)) as results:  # type: ignore[type-var]
+                with closing(transition_batches(engine, *self._arguments, **self.options)) as results:
                     for result in results:
                         if self._has_come(result):
                             break
@@ -90,7 +90,7 @@ class _Going:
         results: Any
         with self._ledger_of(engine):
             try:
-                async with aclosing(atransition_batches(engine, *self._arguments, **self.options)) as results:  # type: ignore[type-var]
+                async with aclosing(atransition_batches(engine, *self._arguments, **self.options)) as results:
                     async for result in results:
                         if self._has_come(result):
                             break

@@ -60,11 +60,6 @@ def another_table_with_several_rows_for_each(m: Any, p: Any) -> Any:
 
 
 @condition
-def another_table_alone(m: Any, p: Any) -> Any:
-    return p.name == "ada"
-
-
-@condition
 def another_table_in_one_of_several(m: Any, p: Any) -> Any:
     return sa.or_(m.number > 1, sa.and_(m.sender_id == p.id, p.name == "100%"))
 

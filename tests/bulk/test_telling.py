@@ -69,11 +69,11 @@ def test_a_callback_has_the_rows_of_a_batch_after_its_commit(engine: sa.Engine) 
 
 def test_the_estimate_comes_with_the_first_batch(sqlite_engine: sa.Engine) -> None:
     message = inbox(sqlite_engine, *["READY"] * 200)
-    make_costly(sqlite_engine, 0.005)
+    make_costly(sqlite_engine, 0.02)
     first, second, *_ = transition_batches(sqlite_engine, message.status, "SPAM_REVIEW")
     assert first.estimate is None
     assert second.estimate is not None
-    assert second.estimate > dt.timedelta(seconds=200 * 0.005 / 2)
+    assert second.estimate > dt.timedelta(seconds=200 * 0.02 / 2)
 
 
 def test_the_estimate_is_there_before_the_first_row_if_there_was_such_a_job(sqlite_engine: sa.Engine) -> None:
@@ -137,7 +137,8 @@ def test_a_time_out_that_was_prevented_is_in_the_ledger_once(engine: sa.Engine) 
     make_costly(engine, 0.01)
     result = spam(engine, message, budget=dt.timedelta(seconds=1))
     spam(engine, message, budget=dt.timedelta(seconds=1), job=result.job)
-    ((kind, operation, number, detail),) = entries(engine, "kind", "operation", "number", "detail")
+    found = [row for row in entries(engine, "kind", "operation", "number", "detail") if row[0] != "retry"]
+    ((kind, operation, number, detail),) = found
     assert (kind, operation, number) == ("batched", "Spam capture", 1)
     assert (detail["total"], detail["budget"], detail["job"]) == (300, 1.0, result.job)
     assert detail["estimate"] > 1

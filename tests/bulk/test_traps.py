@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session, aliased, mapped_column, sessionmaker
 
 import statekit
 from statekit import StatekitError, bulk, guard, ledger, transition_all
-from tests.bulk.costly import on_both, on_psycopg
+from tests.bulk.costly import make_costly, on_both, on_psycopg
 from tests.guards.inbox import TABLE, new_base, stored, unguarded
-from tests.ledger.books import inbox
+from tests.ledger.books import attached, inbox
 from tests.support.databases import Databases, all_sync_backends
 
 SHORT = dt.timedelta(seconds=2)
@@ -102,7 +102,7 @@ def test_rows_that_are_not_met_by_their_own_key_are_no_endless_loop(engine: sa.E
     ledger.add_to(Measure.metadata)
     Measure.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(sa.insert(unguarded(Measure)), [{"id": 0.1, "status": "READY"}])
+        connection.exec_driver_sql("INSERT INTO measure VALUES (0.1, 'READY')")
     result = transition_all(engine, Measure.status, "SPAM_REVIEW", budget=None)
     assert (result.done, result.finished, result.stalled) == (0, False, True)
 
@@ -222,3 +222,106 @@ def test_no_thread_is_left(engine: sa.Engine) -> None:
     before = threading.active_count()
     transition_all(engine, message.status, "SPAM_REVIEW")
     assert threading.active_count() == before
+
+
+@on_both
+def test_a_table_that_nothing_connects_is_refused(engine: sa.Engine) -> None:
+    """It would find each row: the condition that joins was forgotten."""
+    message = inbox(engine, *["READY"] * 20)
+    other = sa.Table(
+        "other", message.metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("ok", sa.Boolean)
+    )
+    other.create(engine)
+    for where in (other.c.ok, [other.c.ok, message.id > 3]):
+        with pytest.raises(StatekitError, match="nothing in it connects message with other"):
+            transition_all(engine, message.status, "SPAM_REVIEW", where=where)
+    joined = [other.c.ok, other.c.id == message.id]
+    assert transition_all(engine, message.status, "SPAM_REVIEW", where=joined).total == 0
+
+
+@on_psycopg
+def test_a_call_that_is_too_short_for_a_row_says_so_each_time(engine: sa.Engine) -> None:
+    message = inbox(engine, *["READY"] * 3)
+    make_costly(engine, 30)
+    job = None
+    for _ in range(3):
+        result = transition_all(engine, message.status, "SPAM_REVIEW", budget=dt.timedelta(seconds=0.6), job=job)
+        job = result.job
+        assert (result.stalled, result.done) == (True, 0)
+
+
+@on_psycopg
+def test_where_a_large_batch_takes_too_long_a_single_row_is_tried(engine: sa.Engine) -> None:
+    """Rows that were fast in the call before are slow now."""
+    message = inbox(engine, *["READY"] * 400)
+    job = bulk.prepare(engine, message.status, "SPAM_REVIEW").job
+    next(iter(bulk.transition_batches(engine, message.status, "SPAM_REVIEW", job=job)))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE statekit_job SET rate = 100000")
+    make_costly(engine, 0.5)
+    result = transition_all(engine, message.status, "SPAM_REVIEW", job=job, budget=dt.timedelta(seconds=3))
+    assert (result.done > 0, result.stalled) == (True, False)
+    assert result.retries > 0
+
+
+def test_fast_rows_are_not_said_to_take_too_long(sqlite_engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """The first ten take as long as their commit."""
+    message = inbox(sqlite_engine, *["READY"] * 5_000)
+    transition_all(sqlite_engine, message.status, "SPAM_REVIEW", budget=dt.timedelta(seconds=4))
+    assert "would exceed" not in caplog.text
+
+
+async def awaited(result: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progress": True},
+        {"progress": bulk.bar},
+        {"progress": awaited},
+        {"on_batch": awaited},
+        {"pool_guard": "normal"},
+    ],
+)
+def test_what_would_do_nothing_is_refused(memory_engine: sa.Engine, options: dict[str, Any]) -> None:
+    message = inbox(memory_engine, "READY")
+    with pytest.raises(StatekitError, match=next(iter(options))):
+        transition_all(memory_engine, message.status, "SPAM_REVIEW", **options)
+    assert bulk.jobs(memory_engine) == []
+
+
+@on_both
+def test_an_override_around_a_later_call_does_not_move_what_was_refused(engine: sa.Engine) -> None:
+    message = inbox(engine, *["READY"] * 5, "PROMOTED")
+    begun = bulk.prepare(engine, message.status, "SPAM_REVIEW", where=message.id > 0)
+    with attached(engine), statekit.override("wrong queue", actor="ada"):
+        result = transition_all(engine, message.status, "SPAM_REVIEW", job=begun.job)
+    assert (result.done, result.blocked, result.total) == (5, 1, 6)
+    assert stored(engine, message)[-1] == "PROMOTED"
+
+
+@on_both
+def test_what_was_begun_inside_of_an_override_goes_on_inside_of_one(engine: sa.Engine) -> None:
+    message = inbox(engine, *["READY"] * 5, "PROMOTED")
+    with attached(engine):
+        with statekit.override("wrong queue", actor="ada"):
+            begun = bulk.prepare(engine, message.status, "SPAM_REVIEW", where=message.id > 0)
+        with pytest.raises(StatekitError, match="was begun inside of override"):
+            transition_all(engine, message.status, "SPAM_REVIEW", job=begun.job)
+        with statekit.override("wrong queue, once more", actor="ada"):
+            result = transition_all(engine, message.status, "SPAM_REVIEW", job=begun.job)
+    assert (result.done, result.blocked) == (6, 0)
+
+
+@on_both
+def test_a_job_that_is_removed_meanwhile_moves_nothing_more(engine: sa.Engine) -> None:
+    message = inbox(engine, *["READY"] * 50)
+
+    def remove(batch: bulk.Batch) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM statekit_job")
+
+    with pytest.raises(StatekitError, match="has been removed"):
+        transition_all(engine, message.status, "SPAM_REVIEW", on_batch=remove)
+    assert stored(engine, message).count("SPAM_REVIEW") == 10

@@ -742,3 +742,11 @@ def test_a_connection_of_aiosqlite_has_one_of_pythons_own() -> None:
             return isinstance(connection._conn, sqlite3.Connection)
 
     assert asyncio.run(body())
+
+
+def test_there_is_a_way_to_every_registry() -> None:
+    """``cli.resume`` looks for the classes of a table. Look at sqlalchemy/orm/mapper.py."""
+    from sqlalchemy.orm.mapper import _all_registries
+
+    message = message_class(table=None)
+    assert message.registry in _all_registries()
