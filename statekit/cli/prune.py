@@ -60,7 +60,7 @@ def prune(
     still be said when a row has entered its state.
 
     It is done in chunks, each in a short transaction of its own: run it as often as you like, such as daily, while the
-    application works. This is the one command that writes.
+    application works. Beside it, only the commands of `statekit jobs` write.
 
     Exit status: 0 if it is done, 2 if the command could not do its work.
     """

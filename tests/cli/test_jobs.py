@@ -480,6 +480,11 @@ class TestGoingOn:
         assert answer(app, engine, 0, "jobs", "resume", token, app.models)["done"] == 1
 
 
+def _take_ctrl_c() -> None:
+    """Have a process take Ctrl-C that was started by one in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class TestInterrupted:
     @contextmanager
     def working(self, app: Project, url: sa.URL, token: str, *options: str) -> Iterator[subprocess.Popen[str]]:
@@ -491,6 +496,7 @@ class TestInterrupted:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            preexec_fn=_take_ctrl_c,
         ) as process:
             try:
                 assert process.stdout is not None
