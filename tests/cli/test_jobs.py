@@ -371,8 +371,10 @@ class TestGoingOn:
         token = begun(engine, message).job
         with engine.begin() as connection:
             connection.exec_driver_sql("SELECT 1 FROM message WHERE id = 1 FOR UPDATE")
-            resumed(app, engine, 1, token, "--budget", "1s")
-            said = resumed(app, engine, 1, token, "--budget", "1s")
+            for _ in range(10):  # on a busy machine, one call may not come to the row that is held
+                said = resumed(app, engine, 1, token, "--budget", "1s")
+                if "stalled" in said[-2]:
+                    break
         assert f"job {token[:12]} has stalled with 1 row remaining: what is left is locked" in said[-2]
         assert count(engine, message) == {"READY": 1, "SPAM_REVIEW": 9, "PROMOTED": 2}
 
