@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from statekit.bulk.options import BUDGET, Closing, Options
@@ -24,9 +23,11 @@ from statekit.observe.modes import OnIllegal
 from statekit.observe.place import place
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+
     from statekit.bulk.sync import Attribute, Where
 
-AsyncBind = AsyncEngine | async_sessionmaker[Any] | async_scoped_session[Any]
+    AsyncBind = AsyncEngine | async_sessionmaker[Any] | async_scoped_session[Any]
 
 
 async def atransition_all(
@@ -125,6 +126,9 @@ def _run(
 
 def _opened(bind: Any, call: str) -> Callable[[], AsyncSession]:
     """Return what opens a session for each transaction."""
+    # Only who has an event loop needs greenlet; `import statekit` and a look at its names do not.
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+
     if isinstance(bind, AsyncEngine):
         return lambda: AsyncSession(bind)
     if isinstance(bind, async_scoped_session):
