@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from statekit.bulk.options import BUDGET, Closing, Options
-from statekit.bulk.preparing import in_time, is_preparing
+from statekit.bulk.preparing import in_time, is_preparing, preparing
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch, BulkResult
 from statekit.bulk.run import Call, Run, Sleep, Tell, Work
@@ -110,10 +110,11 @@ async def aprepare(
     on_illegal: OnIllegal = "skip",
 ) -> BulkResult:
     """Do what :func:`statekit.bulk.prepare` does, in an event loop; arguments and errors are the same."""
-    chosen = Options(None, None, operation, None, on_illegal, place=place())
-    run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "aprepare")
-    async for _ in _driven(run, opened, only_prepare=True):
-        pass
+    chosen = Options(operation=operation, on_illegal=on_illegal, place=place())
+    with preparing():
+        run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "aprepare")
+        async for _ in _driven(run, opened):
+            pass
     return run.result
 
 
@@ -147,10 +148,8 @@ async def _answer(answered: Any) -> Any:
     return await answered if inspect.isawaitable(answered) else answered
 
 
-async def _driven(
-    run: Run, opened: Callable[[], AsyncSession], *, only_prepare: bool = False
-) -> AsyncGenerator[BulkResult, None]:
-    steps = run.steps(only_prepare=only_prepare or is_preparing())
+async def _driven(run: Run, opened: Callable[[], AsyncSession]) -> AsyncGenerator[BulkResult, None]:
+    steps = run.steps(only_prepare=is_preparing())
 
     async def done(function: Callable[[Session], Any]) -> Any:
         async with opened() as session, session.begin():

@@ -6,8 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -19,8 +18,7 @@ from statekit.bulk.records import LEASE
 _AGAIN = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The limits that a connection has without us, which are never lengthened.
 
     Attributes:
@@ -113,14 +111,12 @@ class _OnPostgreSQL(Limits):
 
     def end(self, *, failed: bool) -> None:
         if not failed and isinstance(self._session.get_bind(), Connection):  # whose transaction goes on
-            known = (self._settings.statement, self._settings.lock, self._settings.idle)
-            self._write({name: f"{limit}ms" for name, limit in zip(_NAMES, known, strict=True)})
+            self._write({name: f"{limit}ms" for name, limit in zip(_NAMES, self._settings, strict=True)})
 
     def _set(self, *limits: float | None) -> None:
-        known = (self._settings.statement, self._settings.lock, self._settings.idle)
         wanted = {
             name: str(min(_milliseconds(limit), has or sys.maxsize))
-            for name, limit, has in zip(_NAMES, limits, known, strict=False)
+            for name, limit, has in zip(_NAMES, limits, self._settings, strict=False)
             if limit is not None
         }
         if wanted:

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from statekit.bulk.records import Records, in_utc, no_table
+from statekit.bulk.records import Records, no_table
+from statekit.bulk.result import remaining_of
 from statekit.errors import StatekitError
 from statekit.ledger.attaching import writer_of
+from statekit.ledger.queries import in_utc
 
 State = Literal["running", "waiting", "finished", "cancelled"]
 
@@ -162,7 +164,7 @@ def _job(row: Any, workers: int) -> Job:
         total=row.total,
         done=row.done,
         blocked=row.blocked,
-        remaining=0 if state == "finished" else max(0, row.total - row.blocked - row.done),
+        remaining=remaining_of(row),
         batches=row.batches,
         retries=row.retries,
         failures=row.failures,

@@ -9,7 +9,6 @@ from sqlalchemy.pool import QueuePool
 PAUSE = 0.05
 """How many seconds pass before it looks again."""
 
-
 TURN = 1.0
 """After how many seconds of work on SQLite others get their turn, who wait for the one lock of the file."""
 

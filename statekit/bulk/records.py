@@ -16,7 +16,6 @@ from statekit.ledger import queries
 from statekit.ledger.attaching import writer_of
 from statekit.ledger.entries import now
 from statekit.ledger.notes import note
-from statekit.ledger.queries import in_utc
 from statekit.ledger.tables import JOB, Tables
 
 LEASE = dt.timedelta(seconds=60)
@@ -96,13 +95,7 @@ class Records:
 
     def finish(self, connection: Connection, token: str) -> bool:
         """Say that a job is finished, and return whether it was not already."""
-        job = self.tables.job
-        finished = (
-            sa.update(job)
-            .where(job.c.id == token, job.c.finished_at.is_(None), job.c.cancelled_at.is_(None))
-            .values(finished_at=now(), seen_at=now(), failures=0, error=None)
-        )
-        return bool(self._execute(connection, finished).rowcount == 1)
+        return self._end(connection, token, finished_at=now(), seen_at=now(), failures=0, error=None)
 
     def failed(self, connection: Connection, token: str, error: str) -> None:
         """Note that a call has ended with an error."""
@@ -118,13 +111,13 @@ class Records:
 
     def cancel(self, connection: Connection, token: str) -> bool:
         """Say that a job is to stop, and return whether it was neither finished nor cancelled."""
+        return self._end(connection, token, cancelled_at=now())
+
+    def _end(self, connection: Connection, token: str, **values: Any) -> bool:
         job = self.tables.job
-        cancelled = (
-            sa.update(job)
-            .where(job.c.id == token, job.c.finished_at.is_(None), job.c.cancelled_at.is_(None))
-            .values(cancelled_at=now())
-        )
-        return bool(self._execute(connection, cancelled).rowcount == 1)
+        is_open = sa.and_(job.c.finished_at.is_(None), job.c.cancelled_at.is_(None))
+        ended = sa.update(job).where(job.c.id == token, is_open).values(values)
+        return bool(self._execute(connection, ended).rowcount == 1)
 
     # -- who works on it
 
@@ -185,6 +178,3 @@ def no_table(schema: str | None) -> StatekitError:
         "models and migrate: statekit.ledger.add_to(Base.metadata), then alembic revision --autogenerate and alembic "
         "upgrade head. Nothing was moved."
     )
-
-
-__all__ = ["HEARTBEAT", "LEASE", "Records", "in_utc", "new_token", "no_table", "schema_of"]

@@ -61,6 +61,11 @@ def verb_of(operation: str | None) -> str:
     return "Moved"
 
 
+def remaining_of(row: Any) -> int:
+    """Return how many rows are still to move, of a row of the table of jobs."""
+    return 0 if row.finished_at is not None else max(0, row.total - row.blocked - row.done)
+
+
 @dataclass(frozen=True, slots=True)
 class BulkResult:
     """How far a bulk transition has come; ``str()`` says it as ``Captured 100 / 1,418 (1,318 remaining)``.
@@ -100,6 +105,30 @@ class BulkResult:
     retries: int = 0
     cancelled: bool = False
     stalled: bool = False
+
+    @classmethod
+    def of(cls, row: Any, elapsed: dt.timedelta, estimate: dt.timedelta | None) -> BulkResult:
+        """Return what the row of a job says.
+
+        Args:
+            row: of the table of jobs.
+            elapsed: how long the call has taken.
+            estimate: how long the whole job takes; None if nothing is known.
+        """
+        return cls(
+            done=row.done,
+            total=row.total,
+            remaining=remaining_of(row),
+            blocked=row.blocked,
+            elapsed=elapsed,
+            estimate=estimate,
+            batches=row.batches,
+            job=row.id,
+            finished=row.finished_at is not None,
+            operation=row.operation,
+            retries=row.retries,
+            cancelled=row.cancelled_at is not None,
+        )
 
     @property
     def arrived(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -18,12 +18,13 @@ from statekit.bulk import cursor, texts
 from statekit.bulk.options import Options
 from statekit.bulk.pressure import GIVE_WAY, PAUSE, TURN, must_wait
 from statekit.bulk.records import HEARTBEAT
-from statekit.bulk.result import Batch, BulkResult
-from statekit.bulk.selection import Key, Selection
+from statekit.bulk.result import Batch, BulkResult, remaining_of
+from statekit.bulk.selection import Selection
 from statekit.bulk.sizing import LONGEST, Sizing
 from statekit.bulk.transactions import Moved, Transactions
 from statekit.bulk.transient import CONNECTION_LOST, is_away, pause_before, reason_of, was_ended
 from statekit.errors import StatekitError
+from statekit.guards.statements.by_keys import Key
 
 _ATTEMPTS = 10
 """How often in a row a batch is tried again without any progress, where the call has all the time."""
@@ -103,24 +104,14 @@ class Run:
     def result(self) -> BulkResult:
         """How far the job has come."""
         row = self._job.row
-        finished = row.finished_at is not None
-        remaining = 0 if finished else max(0, row.total - row.blocked - row.done)
-        rest = 0.0 if finished else self._sizing.seconds_for(remaining)
-        seconds = None if rest is None else row.seconds + rest
-        return BulkResult(
-            done=row.done,
-            total=row.total,
-            remaining=remaining,
-            blocked=row.blocked,
-            elapsed=dt.timedelta(seconds=time.monotonic() - self._began),
-            estimate=None if seconds is None else dt.timedelta(seconds=seconds),
-            batches=row.batches,
-            job=row.id,
-            finished=finished,
-            operation=row.operation,
+        remaining = remaining_of(row)
+        rest = self._sizing.seconds_for(remaining)
+        elapsed = dt.timedelta(seconds=time.monotonic() - self._began)
+        estimate = None if rest is None else dt.timedelta(seconds=row.seconds + rest)
+        return replace(
+            BulkResult.of(row, elapsed, estimate),
             batch=self._batch_size or min(remaining, self._sizing.next(self._left)),
             retries=row.retries + self._job.retries.total(),
-            cancelled=row.cancelled_at is not None,
             stalled=self._is_stalled,
         )
 

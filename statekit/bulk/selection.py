@@ -17,8 +17,7 @@ from statekit.errors import StatekitError, show_states
 from statekit.guards.attach import guard_on
 from statekit.guards.current import asking, lock_database
 from statekit.guards.guard import Guard
-
-Key = tuple[Any, ...]
+from statekit.guards.statements.by_keys import Key
 
 
 class Selection:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import QueryableAttribute, Session, scoped_session, sessionmaker
 
 from statekit.bulk.options import BUDGET, Closing, Options
-from statekit.bulk.preparing import in_time, is_preparing
+from statekit.bulk.preparing import in_time, is_preparing, preparing
 from statekit.bulk.pressure import PoolState
 from statekit.bulk.result import Batch, BulkResult
 from statekit.bulk.run import Call, Run, Sleep, Tell, Work
@@ -142,10 +142,11 @@ def prepare(
         A result with nothing done: its ``total``, its ``estimate`` where jobs before have shown a rate, and the ``job``
         to go on with.
     """
-    chosen = Options(None, None, operation, None, on_illegal, place=place())
-    run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "prepare")
-    for _ in _driven(run, opened, only_prepare=True):
-        pass
+    chosen = Options(operation=operation, on_illegal=on_illegal, place=place())
+    with preparing():
+        run, opened = _run(bind_or_sessionmaker, attribute, target, where, chosen, "prepare")
+        for _ in _driven(run, opened):
+            pass
     return run.result
 
 
@@ -172,10 +173,8 @@ def _opened(bind: Any, call: str) -> Callable[[], Session]:
     raise StatekitError(f"{call}({bind!r}, …): {hint}")
 
 
-def _driven(
-    run: Run, opened: Callable[[], Session], *, only_prepare: bool = False
-) -> Generator[BulkResult, None, None]:
-    steps = run.steps(only_prepare=only_prepare or is_preparing())
+def _driven(run: Run, opened: Callable[[], Session]) -> Generator[BulkResult, None, None]:
+    steps = run.steps(only_prepare=is_preparing())
 
     def done(function: Callable[[Session], Any]) -> Any:
         with opened() as session, session.begin():

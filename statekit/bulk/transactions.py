@@ -16,10 +16,11 @@ from statekit.bulk import cursor
 from statekit.bulk.limits import Limits, Settings, limited
 from statekit.bulk.options import Options
 from statekit.bulk.records import HEARTBEAT, Records, new_token, no_table, schema_of
-from statekit.bulk.selection import Key, Selection
+from statekit.bulk.selection import Selection
 from statekit.errors import StatekitError
 from statekit.guards.guard import refusal_of
 from statekit.guards.statements import by_keys
+from statekit.guards.statements.by_keys import Key
 from statekit.observe.hook import publish
 from statekit.observe.modes import PASSING
 from statekit.observe.move import Move
@@ -131,7 +132,8 @@ class Transactions:
             if row is None and self._options.job is None:
                 refused = self._create(session, connection, limits)
                 row = records.get(connection, self._token)
-            self._check(row, connection.dialect)
+            else:
+                self._check(row, connection.dialect)
             self._choose_mode(row)
             rate = row.rate or records.known_rate(connection, **self._kind(row.operation))
         self.name = row.operation or self.name

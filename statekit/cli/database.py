@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 _FORM = "Write it as SQLAlchemy does, such as postgresql+psycopg://user@host/database or sqlite:///file.db"
 
-_CANCELED = "57014"
-
 
 def _parsed(ctx: click.Context, param: click.Parameter, value: str) -> sa.URL:
     """Return the URL that a text is: of a database that triggers are written for, and of a file that is there."""
@@ -156,12 +154,6 @@ def read_only(connection: sa.Connection, timeout: float | None = None) -> Iterat
                 yield
             finally:
                 timer.cancel()
-
-
-def timed_out(error: sa.exc.DBAPIError) -> bool:
-    """Return whether a statement was ended because it took too long."""
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return state == _CANCELED or str(error.orig) == "interrupted"
 
 
 def shown(url: sa.URL) -> str:

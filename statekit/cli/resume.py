@@ -346,20 +346,8 @@ def _tell_that_it_is_over(row: Any, job: str, url: sa.URL, as_json: bool) -> Non
 
     finished = row.finished_at is not None
     if as_json:
-        result = BulkResult(
-            done=row.done,
-            total=row.total,
-            remaining=0 if finished else max(0, row.total - row.blocked - row.done),
-            blocked=row.blocked,
-            elapsed=dt.timedelta(),
-            estimate=dt.timedelta(seconds=row.seconds) if finished else None,
-            batches=row.batches,
-            job=row.id,
-            finished=finished,
-            operation=row.operation,
-            retries=row.retries,
-            cancelled=not finished,
-        )
+        estimate = dt.timedelta(seconds=row.seconds) if finished else None
+        result = BulkResult.of(row, dt.timedelta(), estimate)
         click.echo(json.dumps(_as_data(result, row, url), ensure_ascii=False, indent=2))
     elif finished:
         click.echo(f"{job} was finished at {show(row.finished_at)}: {counted(row.done, 'row')} moved.")

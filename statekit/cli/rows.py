@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from statekit.cli.database import read_only, said, timed_out
+from statekit.bulk.transient import was_ended
+from statekit.cli.database import read_only, said
 from statekit.trigger.spec import StateTrigger
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def scanned(connection: sa.Connection, column: sa.Column[Any], timeout: float, u
         with read_only(connection, timeout):
             numbers: dict[str | None, int] = {row[0]: row[1] for row in connection.execute(query)}
     except sa.exc.DBAPIError as error:
-        if timed_out(error):
+        if was_ended(error):
             return Scanned(trigger, "timed out", f"after {timeout:g} s; give it longer with --timeout")
         return Scanned(trigger, "not readable", said(error, url))
     unknown = sorted(numbers.keys() - set(trigger.states), key=lambda state: (-numbers[state], state or ""))

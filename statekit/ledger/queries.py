@@ -6,6 +6,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,8 +15,12 @@ from statekit.errors import Pair
 from statekit.ledger.tables import Tables, add_to
 
 
+@cache
 def tables(schema: str | None = None) -> Tables:
-    """Return the ledger's tables, in a MetaData of their own."""
+    """Return the ledger's tables, in a MetaData of their own.
+
+    They are made once: SQLAlchemy compiles a statement anew for each other table, and an engine keeps what it compiled.
+    """
     return add_to(sa.MetaData(), schema=schema)
 
 

@@ -325,3 +325,13 @@ def test_a_job_that_is_removed_meanwhile_moves_nothing_more(engine: sa.Engine) -
     with pytest.raises(StatekitError, match="has been removed"):
         transition_all(engine, message.status, "SPAM_REVIEW", on_batch=remove)
     assert stored(engine, message).count("SPAM_REVIEW") == 10
+
+
+def test_a_call_leaves_nothing_more_in_the_engines_cache_than_the_one_before(memory_engine: sa.Engine) -> None:
+    """Which has room for 500 statements, most of them the application's."""
+    message = inbox(memory_engine, *["READY"] * 5)
+    sizes = []
+    for _ in range(3):
+        transition_all(memory_engine, message.status, "SPAM_REVIEW", where=message.id > 0)
+        sizes.append(len(memory_engine._compiled_cache or ()))
+    assert sizes[1] == sizes[2]
